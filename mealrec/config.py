@@ -1,0 +1,200 @@
+"""Configuration of the model: one dataclass beside each part that it builds. Importable without torch.
+
+Marks: [paper] stated in arXiv 2603.01926; [X] the formula of a published ancestor; [ours] a decision of this project.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mealrec.errors import ConfigError
+
+ScheduleName = Literal["linear", "cosine", "sqrt"]
+SamplerName = Literal["ddim", "ddpm"]
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class DiffusionConfig:
+    """What both diffusions have in common: corruption, sampler, share of the refined vector and weight of the loss."""
+
+    enabled: bool = _option(True, "use this module; false replaces it by the identity")
+    steps: int = _option(
+        10, "T, diffusion steps of the schedule; with `linear` it is the strength of the corruption"
+    )
+    schedule: ScheduleName = _option("linear", "noise schedule")
+    beta_start: float = _option(1e-3, "first beta of the linear schedule")
+    beta_end: float = _option(2e-2, "last beta of the linear schedule")
+    infer_start: int = _option(
+        -1, "step at which inference starts; -1 = the last step that keeps half of the signal (abar >= .5)"
+    )
+    sampler: SamplerName = _option("ddim", "reverse chain of inference")
+    eta: float = _option(0.0, "noise of the DDIM sampler: 0 deterministic, 1 as much as DDPM")
+    mix: float = _option(0.3, "w, share of the refined vector; the rest is the undiffused one")
+    loss_weight: float = _option(0.1, "lambda, weight of the denoising loss in the objective")
+
+    def check(self, name: str) -> None:
+        """Raises ConfigError naming `name.field`."""
+        _require(self.steps >= 1, f"{name}.steps", self.steps, "at least 1")
+        _require(
+            0 < self.beta_start <= self.beta_end < 1,
+            f"{name}.beta_start",
+            self.beta_start,
+            "0 < beta_start <= beta_end < 1",
+        )
+        _require(
+            -1 <= self.infer_start < self.steps,
+            f"{name}.infer_start",
+            self.infer_start,
+            f"-1 .. {self.steps - 1}",
+        )
+        _require(0 <= self.mix <= 1, f"{name}.mix", self.mix, "between 0 and 1")
+        _require(self.loss_weight >= 0, f"{name}.loss_weight", self.loss_weight, "at least 0")
+        _require(0 <= self.eta <= 1, f"{name}.eta", self.eta, "between 0 and 1")
+
+
+@dataclass
+class TCDConfig(DiffusionConfig):
+    """Temporal-guided Content Diffusion [paper: purpose; form ours]."""
+
+    target: Literal["frames", "video"] = _option(
+        "frames", "what is diffused: every frame, or the mean-pooled video"
+    )
+    temporal_guidance: bool = _option(True, "guide the denoiser by the order and change of the frames")
+    collaborative: bool = _option(True, "condition the denoiser on the item's and the user's ID embeddings")
+    condition_dropout: float = _option(
+        0.1, "share of positions whose guidance and condition are replaced by learned nulls in training"
+    )
+    guidance: float = _option(
+        0.0, "w of classifier-free guidance at inference: (1+w) x(c) - w x(null) [DreamRec]"
+    )
+    recency: float = _option(0.8, "decay a position of the user summary p_l in the condition")
+    layers: int = _option(1, "transformer blocks of the denoiser")
+    heads: int = _option(2, "attention heads over the frames")
+
+    def check(self, name: str) -> None:
+        super().check(name)
+        _require(
+            0 <= self.condition_dropout < 1, f"{name}.condition_dropout", self.condition_dropout, "0 <= p < 1"
+        )
+        _require(0 < self.recency <= 1, f"{name}.recency", self.recency, "0 < recency <= 1")
+        _require(self.layers >= 1, f"{name}.layers", self.layers, "at least 1")
+
+
+@dataclass
+class NPDConfig(DiffusionConfig):
+    """Noise-unconditional Preference Denoising [paper: blind; form HorizonRec]."""
+
+    loss_weight: float = _option(1.0, "lambda, weight of the denoising loss in the objective")
+    noise_conditional: bool = _option(
+        False, "tell the denoiser its step (the ablation; the paper's denoiser is blind)"
+    )
+    detach_input: bool = _option(False, "stop the gradient between the denoiser's input and the backbone")
+    hidden: int = _option(2, "width of the denoiser's hidden layer, in multiples of dim")
+
+
+@dataclass
+class BackboneConfig:
+    """The sequence backbone: a switch, as the method claims to be universal [paper]."""
+
+    name: Literal["sasrec", "gru4rec", "nextitnet"] = _option("sasrec", "sequence backbone")
+    layers: int = _option(2, "layers (nextitnet: residual blocks of two dilated convolutions)")
+    heads: int = _option(2, "attention heads (sasrec)")
+    dropout: float = _option(0.2, "dropout on embeddings and residual branches")
+
+
+@dataclass
+class ObjectiveConfig:
+    """The next-video loss."""
+
+    softmax: Literal["auto", "full", "sampled"] = _option(
+        "auto", "auto: full up to 200,000 videos, sampled with log-Q correction beyond"
+    )
+    negatives: int = _option(
+        2048, "negatives of the sampled softmax, drawn once a global step and shared by all ranks"
+    )
+    negative_power: float = _option(
+        1.0, "negatives are drawn from training counts to this power; 0 = uniform"
+    )
+
+
+@dataclass
+class MealRecConfig:
+    """The whole model. `videos`, `frames`, `width` and `max_length` come from the data set when the trainer builds it."""
+
+    videos: int = _option(0, "I, videos of the data set")
+    frames: int = _option(0, "M, frames a video in the data set; 0 = no features")
+    width: int = _option(0, "d_v, raw width of a frame's features; 0 = no features")
+    max_length: int = _option(50, "L, positions of a history")
+    dim: int = _option(64, "d, model width")
+    use_video: bool = _option(True, "use the frame features where the data set has them")
+    feature_noise: float = _option(
+        0.0, "sigma of the robustness study: features + sigma * std * eps, eps fixed for a video"
+    )
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    tcd: TCDConfig = field(default_factory=TCDConfig)
+    npd: NPDConfig = field(default_factory=NPDConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    kernel: Literal["auto", "reference"] = _option("auto", "implementation of the diffusion operations")
+
+    @property
+    def has_video(self) -> bool:
+        """Frame features are there and wanted."""
+        return self.use_video and self.frames > 0
+
+    @property
+    def has_tcd(self) -> bool:
+        """TCD runs only where there are features to refine."""
+        return self.tcd.enabled and self.has_video
+
+    def check(self) -> None:
+        """Raises ConfigError for the first field that cannot work."""
+        _require(self.videos >= 1, "model.videos", self.videos, "at least 1")
+        _require(
+            (self.frames > 0) == (self.width > 0),
+            "model.width",
+            self.width,
+            "frames and width both 0 or both positive",
+        )
+        _require(self.max_length >= 1, "model.max_length", self.max_length, "at least 1")
+        _require(self.dim >= 2 and self.dim % 2 == 0, "model.dim", self.dim, "an even number")
+        _require(self.backbone.layers >= 1, "model.backbone.layers", self.backbone.layers, "at least 1")
+        _require(
+            0 <= self.backbone.dropout < 1, "model.backbone.dropout", self.backbone.dropout, "0 <= p < 1"
+        )
+        if self.backbone.name == "sasrec":
+            _require(
+                self.dim % self.backbone.heads == 0,
+                "model.backbone.heads",
+                self.backbone.heads,
+                f"a divisor of dim {self.dim}",
+            )
+        if self.has_tcd:
+            _require(
+                self.dim % self.tcd.heads == 0,
+                "model.tcd.heads",
+                self.tcd.heads,
+                f"a divisor of dim {self.dim}",
+            )
+        self.tcd.check("model.tcd")
+        self.npd.check("model.npd")
+        _require(self.npd.hidden >= 1, "model.npd.hidden", self.npd.hidden, "at least 1")
+        _require(self.feature_noise >= 0, "model.feature_noise", self.feature_noise, "at least 0")
+        _require(
+            self.objective.negatives >= 1, "model.objective.negatives", self.objective.negatives, "at least 1"
+        )
+        _require(
+            self.objective.negative_power >= 0,
+            "model.objective.negative_power",
+            self.objective.negative_power,
+            "at least 0",
+        )
+
+
+def _require(holds: bool, name: str, found: Any, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {found!r}, expected {expected}")

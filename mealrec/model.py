@@ -1,0 +1,221 @@
+"""MealRec: ID embeddings and refined videos into a sequence backbone, its preference denoised, all positions in one pass.
+
+Every statistic at position l uses positions <= l only (causal attention, causal user summary), so one pass trains all positions of
+a sequence with no leak of the future [ours]; the ancestors cut every prefix into a sample of its own.
+
+Legend: B rows, L positions, M frames, D model width, V raw feature width, I videos, U distinct videos of a batch.
+The batch is a dict of tensors (int64 unless said):
+    sample_id [B]     the user's row, the first coordinate of every random number
+    offset    [B]     position of column 0 in the user's sequence (default 0)
+    item      [B, L]  histories, right-padded with 0, videos 1..I
+    target    [B, L]  next video in training, 0 where there is none; [B] in ranking
+    features  [U, M, V] float, frames [U], feature_row [B, L]: distinct videos' frames, their number, and each position's row
+    history   [S], history_row [S]: every earlier video of row `history_row`, left out of a ranking
+    seed, global_step: scalars (default 0)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mealrec import backbones, ranking
+from mealrec.config import MealRecConfig
+from mealrec.noise import Batch, Dropout, Noise
+from mealrec.npd import NPD
+from mealrec.objective import FULL_SOFTMAX_VIDEOS, NegativeSampler, full_softmax, sampled_softmax
+from mealrec.ops import Place, Stream, normal
+from mealrec.tcd import TCD
+from mealrec.video import VideoEncoder, frame_mask, mean_over_frames
+
+Losses = dict[str, torch.Tensor]
+
+
+class MealRec(nn.Module):
+    """The whole model.
+
+    train_counts: int64 [I+1], events of each video in the training part, for the sampled softmax (default: uniform).
+    feature_std: float [V], standard deviation of the raw features, for `feature_noise`.
+    The weights depend on `config` and `seed` alone. Raises ConfigError where the configuration cannot work.
+    """
+
+    def __init__(
+        self,
+        config: MealRecConfig,
+        seed: int = 0,
+        train_counts: torch.Tensor | None = None,
+        feature_std: torch.Tensor | None = None,
+    ):
+        super().__init__()
+        config.check()
+        self.config = config
+        # The one CPU generator makes the weights, so they are the same on any device and any number of ranks.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(config)
+        if self._sampled:
+            counts = (
+                torch.ones(config.videos + 1, dtype=torch.int64) if train_counts is None else train_counts
+            )
+            self.negatives = NegativeSampler(counts, config.objective)
+        if config.feature_noise > 0:
+            self.register_buffer(
+                "feature_std",
+                torch.ones(config.width) if feature_std is None else feature_std,
+                persistent=False,
+            )
+
+    def _build(self, config: MealRecConfig) -> None:
+        # Both are parameters of the root, where ZeRO-3 gathers them for the whole pass: the table is read at both of its ends.
+        self.item = nn.Parameter(torch.randn(config.videos + 1, config.dim) * config.dim**-0.5)
+        self.position = nn.Parameter(torch.randn(config.max_length, config.dim) * 0.02)
+        self.backbone = backbones.build(config.dim, config.backbone)
+        if config.has_video:
+            self.video = VideoEncoder(config.width, config.dim)
+            self.no_video = nn.Parameter(torch.zeros(config.dim))
+        if config.has_tcd:
+            self.tcd = TCD(config.dim, config.frames, config.tcd)
+        if config.npd.enabled:
+            self.npd = NPD(config.dim, config.npd)
+
+    @property
+    def _sampled(self) -> bool:
+        choice = self.config.objective.softmax
+        return choice == "sampled" or (choice == "auto" and self.config.videos > FULL_SOFTMAX_VIDEOS)
+
+    def forward(self, batch: Batch, task: str = "loss", **options):
+        """Everything goes through here, so that wrappers (DeepSpeed, DDP, compile) see every use.
+
+        task "loss": see `losses`; "rank": see `rank`; "top": see `top`.
+        """
+        if task == "loss":
+            return self.losses(batch)
+        if task == "rank":
+            return self.rank(batch, **options)
+        if task == "top":
+            return self.top(batch, **options)
+        raise ValueError(f"task is {task!r}, expected loss, rank or top")
+
+    # Training
+
+    def losses(self, batch: Batch) -> Losses:
+        """Sums over real targets (`rec`), frames of real positions (`tcd`) and real positions (`npd`), float32 scalars.
+
+        Divide by `counts`, of the whole global batch where there are several ranks; `objective` does both.
+        """
+        noise = Noise.of(batch, self.config.frames, self.config.kernel)
+        h_BLD, q_BLD, loss_tcd = self._encode(batch, noise)
+        u_RD, loss_npd = h_BLD.flatten(0, 1), None
+        if self.config.npd.enabled:
+            u_RD, loss_npd = self.npd(u_RD, q_BLD.flatten(0, 1), (batch["item"] > 0).flatten(), noise)
+        target_R = batch["target"].flatten()
+        wanted = target_R.nonzero()[:, 0]
+        u_ND, video_N = u_RD[wanted], target_R[wanted] - 1
+        if self._sampled:
+            negative_K = self.negatives.draw(noise.seed, noise.step)
+            loss_rec = sampled_softmax(u_ND, self.item[1:], video_N, negative_K, self.negatives)
+        else:
+            loss_rec = full_softmax(u_ND, self.item[1:], video_N)
+        parts = {"rec": loss_rec, "tcd": loss_tcd, "npd": loss_npd}
+        return {name: loss for name, loss in parts.items() if loss is not None}
+
+    def counts(self, batch: Batch) -> Losses:
+        """What `losses` sums over, float64 scalars under the same keys; needs no forward pass."""
+        real_BL = batch["item"] > 0
+        counts = {"rec": (batch["target"] > 0).sum()}
+        if self.config.has_tcd:
+            frames_U = batch["frames"] if self.config.tcd.target == "frames" else batch["frames"].clamp_max(1)
+            counts["tcd"] = (frames_U[batch["feature_row"]] * real_BL).sum()
+        if self.config.npd.enabled:
+            counts["npd"] = real_BL.sum()
+        return {name: count.double() for name, count in counts.items()}
+
+    def objective(self, losses: Losses, counts: Losses) -> torch.Tensor:
+        """`CE + lambda_T L_TCD + lambda_N L_NPD`, each a sum over its count."""
+        weight = {"rec": 1.0, "tcd": self.config.tcd.loss_weight, "npd": self.config.npd.loss_weight}
+        return sum(
+            weight[name] * loss / counts[name].clamp_min(1).to(loss.dtype) for name, loss in losses.items()
+        )
+
+    # Ranking
+
+    @torch.no_grad()
+    def rank(self, batch: Batch, mask_history: bool = True, chunk: int = 0, sampler_steps: int = 0):
+        """Videos that score above the target and others that equal it, int64 [B] each, over all videos; see `ranking.rank`.
+
+        sampler_steps: steps of both reverse chains, 0 = all.
+        """
+        seen = (batch["history"], batch["history_row"]) if mask_history else None
+        return ranking.rank(
+            self._preference(batch, sampler_steps), self.item[1:], batch["target"], seen, chunk
+        )
+
+    @torch.no_grad()
+    def top(
+        self, batch: Batch, k: int = 20, mask_history: bool = True, chunk: int = 0, sampler_steps: int = 0
+    ):
+        """The k best videos of each row: scores float32 [B, k], ids int64 [B, k]."""
+        seen = (batch["history"], batch["history_row"]) if mask_history else None
+        return ranking.top(self._preference(batch, sampler_steps), self.item[1:], k, seen, chunk)
+
+    def _preference(self, batch: Batch, sampler_steps: int) -> torch.Tensor:
+        """`u` [B, D] at each row's last position."""
+        noise = Noise.of(batch, self.config.frames, self.config.kernel)
+        h_BLD, q_BLD, _ = self._encode(batch, noise, sampler_steps)
+        last_B = ((batch["item"] > 0).sum(1) - 1).clamp_min(0)
+        rows = torch.arange(len(last_B), device=last_B.device)
+        u_BD = h_BLD[rows, last_B]
+        if self.config.npd.enabled:
+            real_B = batch["item"][:, 0] > 0
+            u_BD, _ = self.npd(u_BD, q_BLD[rows, last_B], real_B, noise.select(last_B), sampler_steps)
+        return u_BD
+
+    # Both
+
+    def _encode(
+        self, batch: Batch, noise: Noise, sampler_steps: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Preferences h and NPD's queries q [B, L, D], and the sum of L_TCD (in training, with TCD)."""
+        config, item_BL = self.config, batch["item"]
+        real_BL = item_BL > 0
+        e_BLD = F.embedding(item_BL, self.item, padding_idx=0) * config.dim**0.5 * real_BL[..., None]
+        z_BLD = e_BLD + self.position[: item_BL.shape[1]]
+        query_BLD, loss_tcd = e_BLD, None
+        if config.has_video:
+            query_BLD, loss_tcd = self._watch(batch, e_BLD, real_BL, noise, sampler_steps)
+            z_BLD = z_BLD + query_BLD
+        dropout = Dropout(noise, config.backbone.dropout if self.training else 0.0)
+        h_BLD = F.layer_norm(self.backbone(z_BLD, dropout), (config.dim,))
+        # The query is a causal mean of contents, never h itself, which would hand the denoiser its answer.
+        q_BLD = (query_BLD * real_BL[..., None]).cumsum(1) / real_BL.cumsum(1).clamp_min(1)[..., None]
+        return h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd
+
+    def _watch(
+        self, batch: Batch, e_BLD: torch.Tensor, real_BL: torch.Tensor, noise: Noise, sampler_steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`v_tilde` [B, L, D]: the refined content mixed with the plain mean [TCDRec]; a learned vector for a video without frames."""
+        config, row_BL = self.config, batch["feature_row"]
+        mask_UM = frame_mask(batch["frames"], config.frames)
+        F_UMD = self.video(self._features(batch), mask_UM)
+        v_BLD, loss = mean_over_frames(F_UMD, mask_UM)[row_BL], None
+        if config.has_tcd:
+            refined_BLD, loss = self.tcd(F_UMD, mask_UM, row_BL, e_BLD, real_BL, noise, sampler_steps)
+            v_BLD = config.tcd.mix * refined_BLD + (1 - config.tcd.mix) * v_BLD
+        v_BLD = torch.where((batch["frames"] > 0)[row_BL][..., None], v_BLD, self.no_video)
+        return v_BLD * real_BL[..., None], loss
+
+    def _features(self, batch: Batch) -> torch.Tensor:
+        """Raw features [U, M, V], with `sigma * std * eps` added in the robustness study: eps belongs to a video and the seed."""
+        features_UMV, sigma = batch["features"], self.config.feature_noise
+        if sigma == 0:
+            return features_UMV
+        U, M, V = features_UMV.shape
+        video_U = torch.zeros_like(batch["frames"]).scatter_(
+            0, batch["feature_row"].flatten(), batch["item"].flatten()
+        )
+        noise = Noise.of(batch, M, self.config.kernel)
+        row_R = torch.arange(M, device=video_U.device).repeat(U)
+        place = Place(noise.seed, torch.zeros_like(noise.step), video_U.repeat_interleave(M), row_R)
+        eps_UMV = normal(place, V, Stream.FEATURE_NOISE).view(U, M, V)
+        return features_UMV + sigma * self.feature_std * eps_UMV

@@ -1,0 +1,82 @@
+"""Where the positions and frames of a batch stand in the space of random numbers, and the dropout drawn there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from mealrec.ops import Place, Stream, dropout
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The places of one batch.
+
+    seed, step: int64 scalars; sample_id_B: int64 [B]; position_BL: int64 [B, L], counted from the user's oldest kept item;
+    frames: M of the data set (1 without features), the stride of a position's rows.
+    """
+
+    seed: torch.Tensor
+    step: torch.Tensor
+    sample_id_B: torch.Tensor
+    position_BL: torch.Tensor
+    frames: int
+    kernel: str = "auto"
+
+    @staticmethod
+    def of(batch: Batch, frames: int, kernel: str) -> Noise:
+        """From the batch's fields; `seed` and `global_step` default to 0, `offset` to the first column."""
+        item = batch["item"]
+        zero = torch.zeros((), dtype=torch.int64, device=item.device)
+        columns = torch.arange(item.shape[1], device=item.device)
+        offset = batch.get("offset", torch.zeros_like(batch["sample_id"]))
+        position = offset[:, None] + columns
+        return Noise(
+            batch.get("seed", zero),
+            batch.get("global_step", zero),
+            batch["sample_id"],
+            position,
+            max(frames, 1),
+            kernel,
+        )
+
+    def select(self, column_B: torch.Tensor) -> Noise:
+        """The same rows at one column each."""
+        return replace(self, position_BL=self.position_BL.gather(1, column_B[:, None]))
+
+    def at_step(self, step: int) -> Noise:
+        """The same rows at another step: evaluation counts the steps of the reverse chain."""
+        return replace(self, step=torch.full_like(self.step, step))
+
+    def positions(self) -> Place:
+        """One row a position, [B*L]."""
+        return self.of_frames(1)
+
+    def of_frames(self, frames: int) -> Place:
+        """`frames` rows a position, [B*L*frames]; `row = position * M + frame`."""
+        row = self.position_BL[..., None] * self.frames + torch.arange(frames, device=self.position_BL.device)
+        sample_id = self.sample_id_B[:, None, None].expand(row.shape)
+        return Place(self.seed, self.step, sample_id.reshape(-1), row.reshape(-1))
+
+
+class Dropout:
+    """Dropout of a backbone's sites in training, drawn from the batch's places; the identity in evaluation."""
+
+    def __init__(self, noise: Noise, p: float):
+        self.place = noise.positions()
+        self.p = p
+        self.kernel = noise.kernel
+
+    def __call__(
+        self, x_BLD: torch.Tensor, site: int, residual_BLD: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`residual + dropout(x)`; each `site` has a stream of its own."""
+        flat = x_BLD.flatten(0, 1)
+        residual = None if residual_BLD is None else residual_BLD.flatten(0, 1)
+        out = dropout(
+            flat, self.p, self.place, Stream.DROPOUT + site, residual_RD=residual, kernel=self.kernel
+        )
+        return out.view_as(x_BLD)

@@ -1,0 +1,132 @@
+"""The next-video loss: full softmax, or sampled softmax with log-Q correction where the catalogue is large.
+
+Legend: N targets, D model width, I videos, K negatives.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.autograd.function import once_differentiable
+
+from mealrec.config import ObjectiveConfig
+from mealrec.ops import Place, Stream, words
+
+# Beyond this many videos `auto` samples.
+FULL_SOFTMAX_VIDEOS = 200_000
+# Logits held at once, in elements: what stays in a CPU core's cache, and what fills a GPU.
+CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
+
+
+class SoftmaxLoss(torch.autograd.Function):
+    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients in the same pass.
+
+    The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are, and the backward pass only scales them.
+    Columns that are the target itself are left out of the sum over k.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor,
+        target_N: torch.Tensor, column_K: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """score: float32 [N]; target: int64 [N]; column: the video of each k, None where column k is video k."""
+        loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
+        grad_u, grad_E, grad_score = (
+            torch.empty_like(u_ND),
+            torch.zeros_like(E_KD, dtype=torch.float32),
+            torch.empty_like(score_N),
+        )
+        rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(E_KD))
+        for start in range(0, len(u_ND), rows):
+            part = slice(start, start + rows)
+            u, score, target = u_ND[part], score_N[part, None], target_N[part, None]
+            logits = (u @ E_KD.T).float()
+            if bias_K is not None:
+                logits += bias_K
+            if column_K is None:
+                logits.scatter_(1, target, float("-inf"))
+            else:
+                logits.masked_fill_(column_K == target, float("-inf"))
+            log_z = torch.logaddexp(logits.logsumexp(1, keepdim=True), score)
+            loss += (log_z - score).sum()
+            grad_score[part] = torch.expm1(score - log_z)[:, 0]
+            probability = logits.sub_(log_z).exp_().to(u.dtype)
+            torch.mm(probability, E_KD, out=grad_u[part])
+            if probability.dtype == torch.float32:
+                grad_E.addmm_(probability.T, u)
+            else:
+                grad_E += probability.T @ u
+        ctx.save_for_backward(grad_u, grad_E.to(E_KD.dtype), grad_score)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor):
+        grad_u, grad_E, grad_score = ctx.saved_tensors
+        return (
+            grad_u * grad.to(grad_u.dtype),
+            grad_E * grad.to(grad_E.dtype),
+            None,
+            grad_score * grad,
+            None,
+            None,
+        )
+
+
+def full_softmax(u_ND: torch.Tensor, E_ID: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """Sum of `-log softmax(u E^T)[target]` over all videos; target: int64 [N] in 0..I-1."""
+    score_N = (u_ND * E_ID[target_N]).sum(1, dtype=torch.float32)
+    return SoftmaxLoss.apply(u_ND, E_ID, None, score_N, target_N, None)
+
+
+class NegativeSampler(torch.nn.Module):
+    """Draws videos in proportion to `train_count ** power`, once a global step, the same on every rank.
+
+    The distribution is held as integer thresholds on `[0, 2^32)`, so that a draw is the same everywhere and its probability is known
+    exactly.
+    """
+
+    thresholds: torch.Tensor
+
+    def __init__(self, train_counts: torch.Tensor, config: ObjectiveConfig):
+        super().__init__()
+        self.count = config.negatives
+        weight = np.maximum(train_counts[1:].numpy().astype(np.float64), 1e-12) ** config.negative_power
+        # Every video keeps at least one of the 2^32 values: a target's probability is never zero.
+        room = 2**32 - len(weight)
+        upper = np.floor(np.cumsum(weight) / weight.sum() * room).astype(np.int64) + np.arange(
+            1, len(weight) + 1
+        )
+        upper[-1] = 2**32
+        self.register_buffer("thresholds", torch.from_numpy(upper), persistent=False)
+
+    def draw(self, seed: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Video indices 0..I-1, int64 [K]."""
+        zero = torch.zeros(1, dtype=torch.int64, device=self.thresholds.device)
+        word_K = words(Place(seed, step, zero, zero), self.count, Stream.NEGATIVES)[0]
+        return torch.searchsorted(self.thresholds, word_K, right=True)
+
+    def log_probability(self, video: torch.Tensor) -> torch.Tensor:
+        """log Q of video indices 0..I-1, float32 of the same shape."""
+        below = torch.where(video > 0, self.thresholds[(video - 1).clamp_min(0)], 0)
+        return ((self.thresholds[video] - below).double() * 2.0**-32).log().float()
+
+
+def sampled_softmax(
+    u_ND: torch.Tensor,
+    E_ID: torch.Tensor,
+    target_N: torch.Tensor,
+    negative_K: torch.Tensor,
+    sampler: NegativeSampler,
+) -> torch.Tensor:
+    """Sum of the cross entropy over the target and shared negatives, each score less the log of its expected number of draws
+    [Yi et al. 2019: log-Q correction]; accidental hits left out."""
+    expected = math.log(len(negative_K))
+    score_N = (u_ND * E_ID[target_N]).sum(1, dtype=torch.float32) - (
+        sampler.log_probability(target_N) + expected
+    )
+    bias_K = -(sampler.log_probability(negative_K) + expected)
+    return SoftmaxLoss.apply(u_ND, E_ID[negative_K], bias_K, score_N, target_N, negative_K)

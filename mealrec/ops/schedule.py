@@ -1,0 +1,79 @@
+"""Noise schedules: tables in float32 whatever the compute dtype, built once per (schedule, device).
+
+`abar_t = prod_{s<=t} (1 - beta_s)`, steps `0..T-1`, `abar_{-1} = 1`, betas clipped at .9999.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+MAX_BETA = 0.9999
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Names a schedule; hashable, so that its tables are built once."""
+
+    name: str = "linear"
+    steps: int = 10
+    beta_start: float = 1e-3
+    beta_end: float = 2e-2
+
+
+def alphas_bar(schedule: Schedule) -> np.ndarray:
+    """`abar` float64 [T].
+
+    linear: betas evenly from `beta_start` to `beta_end` [DDPM]; cosine: `abar = f((t+1)/T) / f(0)`,
+    `f(s) = cos^2((s + .008) / 1.008 * pi/2)` [Improved DDPM]; sqrt: `abar = 1 - sqrt((t+1)/T + 1e-4)`, floor 1e-4 [Diffusion-LM].
+    """
+    T = schedule.steps
+    if schedule.name == "linear":
+        return np.cumprod(1 - np.minimum(np.linspace(schedule.beta_start, schedule.beta_end, T), MAX_BETA))
+    edges = np.arange(T + 1) / T
+    if schedule.name == "cosine":
+        target = np.cos((edges + 0.008) / 1.008 * np.pi / 2) ** 2
+    elif schedule.name == "sqrt":
+        target = np.maximum(1 - np.sqrt(edges + 1e-4), 1e-4)
+        target[0] = 1.0
+    else:
+        raise ValueError(f"unknown schedule {schedule.name!r}, expected linear, cosine or sqrt")
+    return np.cumprod(1 - np.minimum(1 - target[1:] / target[:-1], MAX_BETA))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """float32 tables on one device; `abar` has T+1 entries, entry t+1 belonging to step t, so that step -1 is entry 0 (= 1)."""
+
+    abar: torch.Tensor
+    signal: torch.Tensor  # sqrt(abar)
+    noise: torch.Tensor  # sqrt(1 - abar)
+
+
+@lru_cache(maxsize=64)
+def tables(schedule: Schedule, device: torch.device) -> Tables:
+    """The schedule's tables, float32 [T+1] each, on `device`."""
+    abar = np.concatenate([[1.0], alphas_bar(schedule)])
+    parts = (abar, np.sqrt(abar), np.sqrt(1 - abar))
+    return Tables(*(torch.tensor(part, dtype=torch.float32, device=device) for part in parts))
+
+
+def infer_start(schedule: Schedule, wanted: int = -1) -> int:
+    """The step at which inference starts: `wanted`, or where that is -1 the last step with `abar >= .5` [ours].
+
+    The last state must still hold what is to be refined: from a schedule's end near zero the reverse chain would invent.
+    """
+    if wanted >= 0:
+        return wanted
+    return max(int(np.count_nonzero(alphas_bar(schedule) >= 0.5)) - 1, 0)
+
+
+def chain(start: int, steps: int = 0) -> list[tuple[int, int]]:
+    """The reverse chain from `start` to 0 as `(t, t_prev)` pairs; `t_prev = -1` ends it. `steps` 0 = every step, else that many,
+    evenly spaced."""
+    count = start + 1 if steps <= 0 else min(steps, start + 1)
+    times = [start] if count == 1 else [round(start * (count - 1 - i) / (count - 1)) for i in range(count)]
+    return list(zip(times, times[1:] + [-1], strict=True))

@@ -1,0 +1,229 @@
+"""TCD, Temporal-guided Content Diffusion [paper: purpose; form ours]: refines the content of each video of a history under
+intra-video temporal guidance and a personalised collaborative condition.
+
+Legend: B rows, L positions, N = B*L, U distinct videos, M frames, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mealrec import ops
+from mealrec.config import TCDConfig
+from mealrec.noise import Noise
+from mealrec.ops import Schedule, Stream
+from mealrec.video import FrameAttention, TemporalGuidance, mean_over_frames
+
+
+def schedule_of(config) -> Schedule:
+    """The noise schedule that a diffusion's configuration names."""
+    return Schedule(config.schedule, config.steps, config.beta_start, config.beta_end)
+
+
+def step_embedding(t_N: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Tensor:
+    """Sinusoidal embedding of diffusion steps, [N, dim] [DDPM]."""
+    rates = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t_N.device) / (dim // 2))
+    angle = t_N[:, None] * rates
+    return torch.cat([angle.sin(), angle.cos()], dim=1).to(dtype)
+
+
+def recent_mean(e_BLD: torch.Tensor, real_BL: torch.Tensor, decay: float) -> torch.Tensor:
+    """`p_l = sum_{j<=l} decay^(l-j) e_j / sum_{j<=l} decay^(l-j)`, the user's recency-weighted summary up to l, [B, L, D]."""
+    columns = torch.arange(e_BLD.shape[1], device=e_BLD.device)
+    age_LL = columns[:, None] - columns[None, :]
+    weight_LL = torch.where(age_LL >= 0, decay ** age_LL.clamp_min(0).float(), 0).to(e_BLD.dtype)
+    weight_BLL = weight_LL * real_BL[:, None, :]
+    return weight_BLL @ e_BLD / weight_BLL.sum(2, keepdim=True).clamp_min(1e-6)
+
+
+class DenoiserBlock(nn.Module):
+    """Attention over frames and a feed-forward, scaled, shifted and gated by the condition from a zero start [DiT: adaLN-Zero]."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.attention = FrameAttention(dim, heads)
+        self.ffn = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.modulate = nn.Linear(dim, 6 * dim)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x_NMD: torch.Tensor, s_ND: torch.Tensor, mask_NM: torch.Tensor) -> torch.Tensor:
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(s_ND)[:, None, :].chunk(6, dim=2)
+        width = x_NMD.shape[-1:]
+        y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_a) + shift_a
+        x_NMD = x_NMD + (1 + gate_a) * self.attention(y_NMD, mask_NM)
+        y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_f) + shift_f
+        return x_NMD + (1 + gate_f) * self.ffn(y_NMD)
+
+
+class ContentDenoiser(nn.Module):
+    """Predicts `x_0` of the frames from `x_t`, told `g`, `c` and `t`.
+
+    A denoiser by its form [EDM]: `x0hat = sqrt(abar) x_t + sqrt(1 - abar) net(...)`, the best linear estimate of a content of unit
+    variance (F is layer-normed) plus a correction that starts at zero and vanishes with the noise.
+    """
+
+    def __init__(self, dim: int, frames: int, config: TCDConfig):
+        super().__init__()
+        self.schedule = schedule_of(config)
+        self.position = nn.Parameter(torch.randn(frames, dim) * 0.02)
+        self.content = nn.Linear(dim, dim)
+        self.guidance = nn.Linear(dim, dim, bias=False)
+        self.step = nn.Linear(dim, dim)
+        self.blocks = nn.ModuleList(DenoiserBlock(dim, config.heads) for _ in range(config.layers))
+        self.out = nn.Linear(dim, dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        x_NMD: torch.Tensor,
+        t_N: torch.Tensor,
+        g_NMD: torch.Tensor,
+        c_ND: torch.Tensor,
+        mask_NM: torch.Tensor,
+    ) -> torch.Tensor:
+        """x, g: [N, M, D]; t: int64 [N]; c: [N, D]; mask: bool [N, M]; returns `x0hat` [N, M, D]."""
+        s_ND = F.silu(self.step(step_embedding(t_N, c_ND.shape[1], c_ND.dtype)) + c_ND)
+        y_NMD = self.content(x_NMD) + self.guidance(g_NMD) + self.position
+        for block in self.blocks:
+            y_NMD = block(y_NMD, s_ND, mask_NM)
+        correction = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]))
+        table = ops.schedule.tables(self.schedule, x_NMD.device)
+        keep, scale = (part[t_N + 1, None, None].to(x_NMD.dtype) for part in (table.signal, table.noise))
+        return keep * x_NMD + scale * correction
+
+
+class TCD(nn.Module):
+    """Corrupts, denoises and recombines the frames of every video of a history."""
+
+    def __init__(self, dim: int, frames: int, config: TCDConfig):
+        super().__init__()
+        self.config = config
+        self.schedule = schedule_of(config)
+        diffused = frames if config.target == "frames" else 1
+        self.temporal = TemporalGuidance(dim, frames, config.heads) if config.temporal_guidance else None
+        self.condition = nn.Linear(2 * dim, dim) if config.collaborative else None
+        self.null_guidance = nn.Parameter(torch.randn(dim) * 0.02)
+        self.null_condition = nn.Parameter(torch.randn(dim) * 0.02)
+        self.denoiser = ContentDenoiser(dim, diffused, config)
+        if diffused > 1:
+            self.query = nn.Linear(dim, dim)
+            self.key = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self,
+        F_UMD: torch.Tensor,
+        mask_UM: torch.Tensor,
+        row_BL: torch.Tensor,
+        e_BLD: torch.Tensor,
+        real_BL: torch.Tensor,
+        noise: Noise,
+        sampler_steps: int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Content F [U, M, D] with its frame mask, each position's row in it, ID embeddings e [B, L, D] and which positions are
+        real -> the refined video [B, L, D] and, in training, the sum of L_TCD over real frames of real positions.
+
+        In evaluation the reverse chain runs from `infer_start` in `sampler_steps` steps (0 = all).
+        """
+        g_UMD = self.temporal(F_UMD, mask_UM) if self.temporal is not None else None
+        if self.config.target == "video":
+            g_UMD = None if g_UMD is None else mean_over_frames(g_UMD, mask_UM)[:, None]
+            F_UMD, mask_UM = mean_over_frames(F_UMD, mask_UM)[:, None], mask_UM[:, :1]
+        row_N = row_BL.flatten()
+        x0_NMD = F_UMD.detach()[row_N]
+        mask_NM = mask_UM[row_N] & real_BL.flatten()[:, None]
+        g_NMD = self.null_guidance.expand_as(x0_NMD) if g_UMD is None else g_UMD[row_N]
+        c_ND = self._condition(e_BLD.detach(), real_BL)
+
+        if self.training:
+            x0hat_NMD, loss = self._train(x0_NMD, mask_NM, g_NMD, c_ND, noise)
+        else:
+            x0hat_NMD, loss = self._infer(x0_NMD, mask_NM, g_NMD, c_ND, noise, sampler_steps), None
+        return self._pool(x0hat_NMD, mask_NM, c_ND).view_as(e_BLD), loss
+
+    def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor) -> torch.Tensor:
+        """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec for the parts; the combination ours]."""
+        if self.condition is None:
+            return self.null_condition.expand(real_BL.numel(), -1)
+        return self.condition(
+            torch.cat([e_BLD, recent_mean(e_BLD, real_BL, self.config.recency)], dim=2)
+        ).flatten(0, 1)
+
+    def _train(
+        self,
+        x0_NMD: torch.Tensor,
+        mask_NM: torch.Tensor,
+        g_NMD: torch.Tensor,
+        c_ND: torch.Tensor,
+        noise: Noise,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One corruption at a random step, the same for all frames of a video, and its denoising."""
+        place, p = noise.positions(), self.config.condition_dropout
+        t_N = ops.draw_steps(place, self.config.steps, Stream.TCD_STEP)
+        g_NMD = torch.where(
+            ops.bernoulli(place, p, Stream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD
+        )
+        c_ND = torch.where(
+            ops.bernoulli(place, p, Stream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND
+        )
+        x_NMD = self._corrupt(x0_NMD, t_N, noise, Stream.TCD_NOISE)
+        x0hat_NMD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM)
+        loss = ops.diffusion_loss(
+            x0hat_NMD.flatten(0, 1), x0_NMD.flatten(0, 1), mask_NM.flatten(), kernel=noise.kernel
+        )
+        return x0hat_NMD, loss
+
+    def _infer(
+        self,
+        x0_NMD: torch.Tensor,
+        mask_NM: torch.Tensor,
+        g_NMD: torch.Tensor,
+        c_ND: torch.Tensor,
+        noise: Noise,
+        sampler_steps: int,
+    ) -> torch.Tensor:
+        """The reverse chain from `infer_start`; noise has a fixed seed and streams of its own, counted by the chain's step."""
+        config, M = self.config, x0_NMD.shape[1]
+        start = ops.infer_start(self.schedule, config.infer_start)
+        x_NMD = self._corrupt(
+            x0_NMD,
+            torch.full_like(mask_NM[:, 0], start, dtype=torch.int64),
+            noise.at_step(0),
+            Stream.TCD_INFER_START,
+        )
+        for index, (t, t_prev) in enumerate(ops.chain(start, sampler_steps)):
+            t_N = torch.full_like(mask_NM[:, 0], t, dtype=torch.int64)
+            x0hat_NMD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM)
+            null_NMD = None
+            if config.guidance > 0:
+                null_NMD = self.denoiser(x_NMD, t_N, g_NMD, self.null_condition.expand_as(c_ND), mask_NM)
+            t_R = t_N.repeat_interleave(M)
+            x_NMD = ops.reverse_step(
+                x_NMD.flatten(0, 1), x0hat_NMD.flatten(0, 1), t_R, torch.full_like(t_R, t_prev), self.schedule,
+                noise.at_step(index).of_frames(M), Stream.TCD_INFER_STEP, sampler=config.sampler, eta=config.eta,
+                null_RD=None if null_NMD is None else null_NMD.flatten(0, 1), guidance=config.guidance, kernel=noise.kernel,
+            ).view_as(x_NMD)  # fmt: skip
+        return x_NMD
+
+    def _corrupt(self, x0_NMD: torch.Tensor, t_N: torch.Tensor, noise: Noise, stream: int) -> torch.Tensor:
+        M = x0_NMD.shape[1]
+        t_R = t_N.repeat_interleave(M)
+        x_RD = ops.q_sample(
+            x0_NMD.flatten(0, 1), t_R, self.schedule, noise.of_frames(M), stream, kernel=noise.kernel
+        )
+        return x_RD.view_as(x0_NMD)
+
+    def _pool(self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, c_ND: torch.Tensor) -> torch.Tensor:
+        """Frames pooled with a query made of `c`: salient frames up, redundant ones down; [N, D]."""
+        if x_NMD.shape[1] == 1:
+            return x_NMD[:, 0]
+        score_NM = (self.key(x_NMD) @ self.query(c_ND)[:, :, None])[..., 0].float() / math.sqrt(
+            x_NMD.shape[2]
+        )
+        weight_NM = torch.softmax(score_NM.masked_fill(~mask_NM, -1e9), dim=1).to(x_NMD.dtype)
+        return (weight_NM[:, None, :] @ x_NMD)[:, 0]

@@ -1,0 +1,76 @@
+"""Metrics and ranks against a brute-force ranking in NumPy, ties included."""
+
+import numpy as np
+import pytest
+import torch
+
+from mealrec.metrics import NAMES, finish, rank_sums
+from mealrec.ranking import rank, top
+
+
+def brute_force(scores, target, seen):
+    """The mean of each metric over all orders of the ties, one user."""
+    allowed = [v for v in range(1, len(scores) + 1) if v == target or v not in seen]
+    own = scores[target - 1]
+    greater = sum(scores[v - 1] > own for v in allowed)
+    equal = sum(scores[v - 1] == own for v in allowed if v != target)
+    ranks = np.arange(greater + 1, greater + equal + 2)
+    out = {f"hr@{k}": np.mean(ranks <= k) for k in (5, 10, 20)}
+    out |= {f"ndcg@{k}": np.mean(np.where(ranks <= k, 1 / np.log2(ranks + 1), 0)) for k in (5, 10, 20)}
+    return out | {"mrr": np.mean(1 / ranks)}
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 7, 40])
+@pytest.mark.parametrize("mask", [True, False])
+def test_ranks_and_metrics_against_brute_force(chunk, mask):
+    rng = np.random.default_rng(3)
+    users, videos, dim = 30, 40, 3
+    u = torch.from_numpy(rng.integers(-2, 3, (users, dim))).float()  # small integers: exact scores, many ties
+    E = torch.from_numpy(rng.integers(-2, 3, (videos, dim))).float()
+    target = torch.from_numpy(rng.integers(1, videos + 1, users))
+    history = [set(rng.integers(1, videos + 1, rng.integers(0, 12)).tolist()) for _ in range(users)]
+    flat = [(v, row) for row, seen in enumerate(history) for v in seen]
+    seen = tuple(torch.tensor(column) for column in zip(*flat, strict=True)) if mask else None
+    weight = torch.ones(users)
+    weight[5] = 0
+
+    greater, equal = rank(u, E, target, seen, chunk)
+    result = finish(rank_sums(greater, equal, weight, videos))
+    scores = (u @ E.T).numpy()
+    rows = [
+        brute_force(scores[i], int(target[i]), history[i] if mask else set()) for i in range(users) if i != 5
+    ]
+    assert result["users"] == users - 1
+    for name in NAMES:
+        assert result[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=1e-12), name
+
+
+def test_a_constant_model_scores_at_chance():
+    videos = 50
+    greater, equal = rank(torch.zeros(4, 2), torch.randn(videos, 2), torch.tensor([1, 9, 33, 50]))
+    result = finish(rank_sums(greater, equal, torch.ones(4), videos))
+    assert result["hr@10"] == pytest.approx(10 / videos)
+    assert result["mrr"] == pytest.approx(np.mean(1 / np.arange(1, videos + 1)))
+
+
+def test_fewer_videos_than_the_cutoff():
+    greater, equal = rank(torch.ones(1, 1), torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([3]))
+    result = finish(rank_sums(greater, equal, torch.ones(1), 3))
+    assert (
+        result["hr@5"] == 1
+        and result["mrr"] == pytest.approx(1 / 3)
+        and result["ndcg@20"] == pytest.approx(0.5)
+    )
+
+
+@pytest.mark.parametrize("chunk", [0, 3, 16])
+def test_top_is_the_head_of_the_sorted_scores(chunk):
+    generator = torch.Generator().manual_seed(5)
+    u, E = torch.randn(6, 4, generator=generator), torch.randn(16, 4, generator=generator)
+    seen = torch.tensor([2, 7, 16]), torch.tensor([0, 0, 4])
+    scores = u @ E.T
+    scores[seen[1], seen[0] - 1] = float("-inf")
+    value, video = top(u, E, 5, seen, chunk)
+    expected = scores.sort(1, descending=True)
+    torch.testing.assert_close(value, expected.values[:, :5])
+    assert torch.equal(video, expected.indices[:, :5] + 1)

@@ -1,0 +1,189 @@
+"""Properties of the whole model: no leak of the future, sums that do not depend on how a batch is cut, every switch."""
+
+import pytest
+import torch
+
+from mealrec import ConfigError, MealRec
+from tests.mealrec.small import FRAMES, VIDEOS, WIDTH, make_batch, make_config, make_model, with_features
+
+BACKBONES = ("sasrec", "gru4rec", "nextitnet")
+SWITCHES = [
+    {},
+    {"tcd__enabled": False},
+    {"npd__enabled": False},
+    {"tcd__enabled": False, "npd__enabled": False},
+    {"use_video": False},
+    {"frames": 0, "width": 0},
+    {"tcd__temporal_guidance": False},
+    {"tcd__collaborative": False},
+    {"tcd__target": "video"},
+    {"npd__noise_conditional": True},
+    {"npd__detach_input": True},
+    {"objective__softmax": "sampled", "objective__negatives": 9},
+    {"feature_noise": 0.5},
+    {"tcd__schedule": "cosine", "npd__schedule": "sqrt", "tcd__sampler": "ddpm", "npd__eta": 0.5},
+    {"tcd__guidance": 0.5, "tcd__steps": 1, "npd__steps": 1},
+]
+
+
+def rows_of(batch, rows):
+    """A part of the batch's rows, with its features joined anew and its padding cut."""
+    part = {name: batch[name][rows] for name in ("sample_id", "offset", "item", "target")}
+    width = int((part["item"] > 0).sum(1).max())
+    part |= {"item": part["item"][:, :width], "target": part["target"][:, :width]}
+    return with_features(part | {"seed": batch["seed"], "global_step": batch["global_step"]})
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+def test_items_after_a_position_change_nothing_up_to_it(backbone, switch):
+    model, batch, last = make_model(backbone__name=backbone, **switch), make_batch(lengths=(8, 8, 8)), 4
+    other = dict(batch, item=batch["item"].clone())
+    other["item"][:, last + 1 :] = other["item"][:, last + 1 :] % VIDEOS + 1
+    other = with_features(other)
+    losses = []
+    for each in (batch, other):
+        until = dict(each, target=each["target"].clone())
+        until["target"][:, last + 1 :] = 0
+        losses.append(model(until)["rec"])
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
+    # The test can fail: one position later the change is seen.
+    assert not torch.allclose(model(batch)["rec"], model(other)["rec"])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+def test_sums_do_not_depend_on_how_the_batch_is_cut(backbone, switch, batch):
+    model = make_model(backbone__name=backbone, **switch)
+    whole, counts = model(batch), model.counts(batch)
+    parts = [rows_of(batch, rows) for rows in ([3, 0], [5], [1, 4, 2])]
+    for name in whole:
+        torch.testing.assert_close(
+            whole[name], sum(model(part)[name] for part in parts), rtol=1e-5, atol=1e-5
+        )
+        assert float(counts[name]) == sum(float(model.counts(part)[name]) for part in parts)
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+def test_every_parameter_learns(switch, batch):
+    model = make_model(**switch)
+    batch["item"][0, 0] = 3  # a video without frames
+    batch = with_features(batch)
+    # Zero-started outputs hide what is before them until they have moved once; the modulation is behind two of them.
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for step in range(4):
+        optimizer.zero_grad()
+        batch["global_step"] = torch.tensor(step)
+        model.objective(model(batch), model.counts(batch)).backward()
+        optimizer.step()
+    silent = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    # The nulls stand in for a tenth of the positions: a small batch may have none.
+    assert not silent - {"tcd.null_guidance", "tcd.null_condition"}
+
+
+def test_counts_are_of_real_targets_frames_and_positions(batch):
+    counts = make_model().counts(batch)
+    item, frames = batch["item"], torch.full((VIDEOS + 1,), FRAMES)
+    frames[0], frames[3], frames[4] = 0, 0, 1
+    assert int(counts["rec"]) == int((batch["target"] > 0).sum())
+    assert int(counts["npd"]) == 30
+    assert int(counts["tcd"]) == int(frames[item].sum())
+
+
+def test_filler_rows_change_nothing(batch):
+    model = make_model()
+    filler = {
+        name: torch.cat([batch[name], torch.zeros_like(batch[name][:2])])
+        for name in ("sample_id", "offset", "item", "target")
+    }
+    padded = with_features(filler | {"seed": batch["seed"], "global_step": batch["global_step"]})
+    for name, loss in model(batch).items():
+        torch.testing.assert_close(model(padded)[name], loss)
+    assert model.counts(padded) == model.counts(batch)
+
+
+def test_noise_belongs_to_the_global_step_and_the_seed(batch):
+    model = make_model()
+    assert model(batch)["rec"] == model(batch)["rec"]
+    assert model(batch)["rec"] != model(dict(batch, global_step=torch.tensor(5)))["rec"]
+    assert model(batch)["rec"] != model(dict(batch, seed=torch.tensor(6)))["rec"]
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(0)
+    first = make_model(seed=3).state_dict()
+    torch.manual_seed(99)
+    torch.rand(5)
+    second, other = make_model(seed=3).state_dict(), make_model(seed=4).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["item"], other["item"])
+
+
+def ranking_batch(batch):
+    history = batch["item"][batch["item"] > 0]
+    row = (batch["item"] > 0).nonzero()[:, 0]
+    return dict(batch, target=batch["target"][:, 0], history=history, history_row=row)
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_ranking_is_the_same_whoever_is_beside(switch, steps, batch):
+    model = make_model(**switch).eval()
+    scores, videos = model(ranking_batch(batch), task="top", k=5, sampler_steps=steps)
+    alone = rows_of(batch, [3])
+    again, same = model(ranking_batch(alone), task="top", k=5, sampler_steps=steps)
+    torch.testing.assert_close(scores[3:4], again, rtol=1e-4, atol=1e-5)
+    assert torch.equal(videos[3:4], same)
+    greater, equal = model(ranking_batch(batch), task="rank", sampler_steps=steps)
+    assert ((greater >= 0) & (greater < VIDEOS) & (equal >= 0)).all()
+    for row in range(len(scores)):
+        assert not set(videos[row].tolist()) & set(batch["item"][row].tolist())
+
+
+def test_scores_do_not_depend_on_when_one_evaluates(batch):
+    model = make_model(tcd__sampler="ddpm").eval()
+    before = model(ranking_batch(batch), task="top")[0]
+    assert torch.equal(before, model(ranking_batch(dict(batch, global_step=torch.tensor(77))), task="top")[0])
+
+
+def test_feature_noise_belongs_to_the_video():
+    model = make_model(feature_noise=0.5)
+    batches = [make_batch(seed=2, global_step=4), make_batch(seed=3, global_step=9)]
+    noisy = [model._features(b) - b["features"] for b in batches]
+    rows = [
+        [int(b["feature_row"][b["item"] == v][0]) for v in set(b["item"].flatten().tolist()) - {0}]
+        for b in batches
+    ]
+    eps = [dict(zip(sorted(set(b["item"].flatten().tolist()) - {0}), n[sorted(r)], strict=True))
+           for b, n, r in zip(batches, noisy, rows, strict=True)]  # fmt: skip
+    both = set(eps[0]) & set(eps[1])
+    assert len(both) > 3
+    for video in both:
+        torch.testing.assert_close(eps[0][video], eps[1][video], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(eps[0][min(both)], eps[0][max(both)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"videos": 0}, "model.videos is 0"),
+        ({"width": 0}, "model.width is 0"),
+        ({"dim": 15}, "model.dim is 15"),
+        ({"backbone__heads": 3}, "model.backbone.heads is 3, expected a divisor of dim 16"),
+        ({"tcd__steps": 0}, "model.tcd.steps is 0"),
+        ({"npd__mix": 1.5}, "model.npd.mix is 1.5"),
+        ({"tcd__infer_start": 10}, "model.tcd.infer_start is 10, expected -1 .. 9"),
+    ],
+)
+def test_bad_configuration(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        MealRec(make_config(**fields))
+
+
+def test_unknown_task(batch):
+    with pytest.raises(ValueError, match="task is 'guess'"):
+        make_model()(batch, task="guess")
+
+
+def test_width_is_the_data_sets():
+    assert make_model().video.project.weight.shape == (16, WIDTH)
