@@ -1,4 +1,5 @@
-"""MealRec: a sequential micro-video recommender with hierarchical diffusion (arXiv 2603.01926), in plain PyTorch.
+"""MealRec: a sequential micro-video recommender with hierarchical diffusion (arXiv 2603.01926), in plain
+PyTorch.
 
     from mealrec import MealRec, MealRecConfig
     model = MealRec(MealRecConfig(videos=1000))

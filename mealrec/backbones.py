@@ -1,7 +1,8 @@
 """Sequence backbones [B, L, D] -> [B, L, D], causal: position l reads positions <= l only.
 
-Sequences are right-padded, so a causal backbone never lets a real position read padding. Dropout is counter-based, on the
-embeddings (site 0) and the residual branches, none inside attention weights or the GRU [ours].
+Sequences are right-padded, so a causal backbone never lets a real position read padding. Dropout is
+counter-based, on the embeddings (site 0) and the residual branches, none inside attention weights or the GRU
+[ours].
 """
 
 from __future__ import annotations

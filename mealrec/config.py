@@ -1,6 +1,7 @@
 """Configuration of the model: one dataclass beside each part that it builds. Importable without torch.
 
-Marks: [paper] stated in arXiv 2603.01926; [X] the formula of a published ancestor; [ours] a decision of this project.
+Marks: [paper] stated in arXiv 2603.01926; [X] the formula of a published ancestor; [ours] a decision of this
+project.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass
 class DiffusionConfig:
-    """What both diffusions have in common: corruption, sampler, share of the refined vector and weight of the loss."""
+    """What both diffusions have in common: corruption, sampler, share of the refined vector and weight of the
+    loss.
+    """
 
     enabled: bool = _option(True, "use this module; false replaces it by the identity")
     steps: int = _option(
@@ -124,7 +127,9 @@ class ObjectiveConfig:
 
 @dataclass
 class MealRecConfig:
-    """The whole model. `videos`, `frames`, `width` and `max_length` come from the data set when the trainer builds it."""
+    """The whole model. `videos`, `frames`, `width` and `max_length` come from the data set when the trainer
+    builds it.
+    """
 
     videos: int = _option(0, "I, videos of the data set")
     frames: int = _option(0, "M, frames a video in the data set; 0 = no features")

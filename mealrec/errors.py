@@ -2,4 +2,6 @@
 
 
 class ConfigError(ValueError):
-    """A model configuration that cannot be built; the message is one line naming the field, what was found and what is expected."""
+    """A model configuration that cannot be built; the message is one line naming the field, what was found
+    and what is expected.
+    """

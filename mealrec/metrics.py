@@ -1,7 +1,7 @@
 """Ranking metrics as exact sums (sum, users), to be reduced once over batches and ranks.
 
-With `g` videos above the target and `e` others equal to it, a metric is its mean over the ranks `g+1 .. g+e+1`: a constant model
-scores at chance [ours].
+With `g` videos above the target and `e` others equal to it, a metric is its mean over the ranks `g+1 ..
+g+e+1`: a constant model scores at chance [ours].
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ NAMES = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in CUTOFFS) + (
 def rank_sums(
     greater_B: torch.Tensor, equal_B: torch.Tensor, weight_B: torch.Tensor, videos: int
 ) -> dict[str, torch.Tensor]:
-    """greater, equal: int64 [B]; weight: float [B], 1 for a user and 0 for filler -> float64 sums of hr@K, ndcg@K, mrr and users."""
+    """greater, equal: int64 [B]; weight: float [B], 1 for a user and 0 for filler -> float64 sums of hr@K,
+    ndcg@K, mrr and users.
+    """
     ranks = torch.arange(1, videos + 1, dtype=torch.float64, device=greater_B.device)
     weight_B, ties_B = weight_B.double(), (equal_B + 1).double()
     last_B = greater_B + equal_B + 1

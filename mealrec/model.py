@@ -1,17 +1,21 @@
-"""MealRec: ID embeddings and refined videos into a sequence backbone, its preference denoised, all positions in one pass.
+"""MealRec: ID embeddings and refined videos into a sequence backbone, its preference denoised, all positions
+in one pass.
 
-Every statistic at position l uses positions <= l only (causal attention, causal user summary), so one pass trains all positions of
-a sequence with no leak of the future [ours]; the ancestors cut every prefix into a sample of its own.
+Every statistic at position l uses positions <= l only (causal attention, causal user summary), so one pass
+trains all positions of a sequence with no leak of the future [ours]; the ancestors cut every prefix into a
+sample of its own.
 
-Legend: B rows, L positions, M frames, D model width, V raw feature width, I videos, U distinct videos of a batch.
+Legend: B rows, L positions, M frames, D model width, V raw feature width, I videos, U distinct videos.
 The batch is a dict of tensors (int64 unless said):
     sample_id [B]     the user's row, the first coordinate of every random number
     offset    [B]     position of column 0 in the user's sequence (default 0)
     item      [B, L]  histories, right-padded with 0, videos 1..I
     target    [B, L]  next video in training, 0 where there is none; [B] in ranking
-    features  [U, M, V] float, frames [U], feature_row [B, L]: distinct videos' frames, their number, and each position's row
-    history   [S], history_row [S]: every earlier video of row `history_row`, left out of a ranking
-    seed, global_step: scalars (default 0)
+    features [U, M, V] float, frames [U], feature_row [B, L]
+                      frames of the distinct videos, their number, and each position's row of them
+    history [S], history_row [S]
+                      every earlier video of row `history_row`, left out of a ranking
+    seed, global_step scalars (default 0)
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ Losses = dict[str, torch.Tensor]
 class MealRec(nn.Module):
     """The whole model.
 
-    train_counts: int64 [I+1], events of each video in the training part, for the sampled softmax (default: uniform).
+    train_counts: int64 [I+1], events of each video in the training part, for the sampled softmax (default:
+    uniform).
     feature_std: float [V], standard deviation of the raw features, for `feature_noise`.
     The weights depend on `config` and `seed` alone. Raises ConfigError where the configuration cannot work.
     """
@@ -67,7 +72,8 @@ class MealRec(nn.Module):
             )
 
     def _build(self, config: MealRecConfig) -> None:
-        # Both are parameters of the root, where ZeRO-3 gathers them for the whole pass: the table is read at both of its ends.
+        # Both are parameters of the root, where ZeRO-3 gathers them for the whole pass: the table is read at
+        # both of its ends.
         self.item = nn.Parameter(torch.randn(config.videos + 1, config.dim) * config.dim**-0.5)
         self.position = nn.Parameter(torch.randn(config.max_length, config.dim) * 0.02)
         self.backbone = backbones.build(config.dim, config.backbone)
@@ -100,7 +106,8 @@ class MealRec(nn.Module):
     # Training
 
     def losses(self, batch: Batch) -> Losses:
-        """Sums over real targets (`rec`), frames of real positions (`tcd`) and real positions (`npd`), float32 scalars.
+        """Sums over real targets (`rec`), frames of real positions (`tcd`) and real positions (`npd`),
+        float32 scalars.
 
         Divide by `counts`, of the whole global batch where there are several ranks; `objective` does both.
         """
@@ -142,7 +149,8 @@ class MealRec(nn.Module):
 
     @torch.no_grad()
     def rank(self, batch: Batch, mask_history: bool = True, chunk: int = 0, sampler_steps: int = 0):
-        """Videos that score above the target and others that equal it, int64 [B] each, over all videos; see `ranking.rank`.
+        """Videos that score above the target and others that equal it, int64 [B] each, over all videos; see
+        `ranking.rank`.
 
         sampler_steps: steps of both reverse chains, 0 = all.
         """
@@ -194,7 +202,9 @@ class MealRec(nn.Module):
     def _watch(
         self, batch: Batch, e_BLD: torch.Tensor, real_BL: torch.Tensor, noise: Noise, sampler_steps: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`v_tilde` [B, L, D]: the refined content mixed with the plain mean [TCDRec]; a learned vector for a video without frames."""
+        """`v_tilde` [B, L, D]: the refined content mixed with the plain mean [TCDRec]; a learned vector for a
+        video without frames.
+        """
         config, row_BL = self.config, batch["feature_row"]
         mask_UM = frame_mask(batch["frames"], config.frames)
         F_UMD = self.video(self._features(batch), mask_UM)
@@ -206,7 +216,9 @@ class MealRec(nn.Module):
         return v_BLD * real_BL[..., None], loss
 
     def _features(self, batch: Batch) -> torch.Tensor:
-        """Raw features [U, M, V], with `sigma * std * eps` added in the robustness study: eps belongs to a video and the seed."""
+        """Raw features [U, M, V], with `sigma * std * eps` added in the robustness study: eps belongs to a
+        video and the seed.
+        """
         features_UMV, sigma = batch["features"], self.config.feature_noise
         if sigma == 0:
             return features_UMV

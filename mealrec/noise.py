@@ -1,4 +1,6 @@
-"""Where the positions and frames of a batch stand in the space of random numbers, and the dropout drawn there."""
+"""Where the positions and frames of a batch stand in the space of random numbers, and the dropout drawn
+there.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ Batch = dict[str, torch.Tensor]
 class Noise:
     """The places of one batch.
 
-    seed, step: int64 scalars; sample_id_B: int64 [B]; position_BL: int64 [B, L], counted from the user's oldest kept item;
+    seed, step: int64 scalars; sample_id_B: int64 [B]; position_BL: int64 [B, L], counted from the user's
+    oldest kept item;
     frames: M of the data set (1 without features), the stride of a position's rows.
     """
 
@@ -63,7 +66,9 @@ class Noise:
 
 
 class Dropout:
-    """Dropout of a backbone's sites in training, drawn from the batch's places; the identity in evaluation."""
+    """Dropout of a backbone's sites in training, drawn from the batch's places; the identity in
+    evaluation.
+    """
 
     def __init__(self, noise: Noise, p: float):
         self.place = noise.positions()

@@ -1,5 +1,5 @@
-"""NPD, Noise-unconditional Preference Denoising [paper: blind; form HorizonRec]: refines the user's preference at each position
-without being told how noisy it is.
+"""NPD, Noise-unconditional Preference Denoising [paper: blind; form HorizonRec]: refines the user's
+preference at each position without being told how noisy it is.
 
 Legend: R rows (positions), D model width.
 """
@@ -18,7 +18,8 @@ from mealrec.tcd import schedule_of, step_embedding
 
 
 class PreferenceDenoiser(nn.Module):
-    """`D(h_n, q)`: a residual MLP with a zero start, so that it is a denoiser by its form [ours]; no step reaches it [paper].
+    """`D(h_n, q)`: a residual MLP with a zero start, so that it is a denoiser by its form [ours]; no step
+    reaches it [paper].
 
     `noise_conditional` adds the step for the ablation.
     """
@@ -59,9 +60,9 @@ class NPD(nn.Module):
         noise: Noise,
         sampler_steps: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Preferences h and queries q [R, D], `noise` standing at the same R positions -> `u` [R, D] and, in training, the sum of
-        L_NPD over the real rows. In evaluation the chain runs from `infer_start` in `sampler_steps` steps (0 = all); only the
-        sampler's coefficients know the step.
+        """Preferences h and queries q [R, D], `noise` standing at the same R positions -> `u` [R, D] and, in
+        training, the sum of L_NPD over the real rows. In evaluation the chain runs from `infer_start` in
+        `sampler_steps` steps (0 = all); only the sampler's coefficients know the step.
         """
         if self.training:
             hhat_RD, loss = self._train(h_RD, q_RD, real_R, noise)
@@ -95,8 +96,15 @@ class NPD(nn.Module):
         for index, (t, t_prev) in enumerate(ops.chain(start, sampler_steps)):
             t_R = torch.full_like(n_R, t)
             x_RD = ops.reverse_step(
-                x_RD, self.denoiser(x_RD, q_RD, t_R), t_R, torch.full_like(t_R, t_prev), self.schedule,
-                noise.at_step(index).positions(), Stream.NPD_INFER_STEP, sampler=self.config.sampler, eta=self.config.eta,
+                x_RD,
+                self.denoiser(x_RD, q_RD, t_R),
+                t_R,
+                torch.full_like(t_R, t_prev),
+                self.schedule,
+                noise.at_step(index).positions(),
+                Stream.NPD_INFER_STEP,
+                sampler=self.config.sampler,
+                eta=self.config.eta,
                 kernel=noise.kernel,
-            )  # fmt: skip
+            )
         return x_RD

@@ -21,18 +21,26 @@ CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
 class SoftmaxLoss(torch.autograd.Function):
-    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients in the same pass.
+    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients in the
+    same pass.
 
-    The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are, and the backward pass only scales them.
-    Columns that are the target itself are left out of the sum over k.
+    The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are, and the backward pass
+    only scales them. Columns that are the target itself are left out of the sum over k.
     """
 
     @staticmethod
     def forward(
-        ctx, u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor,
-        target_N: torch.Tensor, column_K: torch.Tensor | None,
-    ) -> torch.Tensor:  # fmt: skip
-        """score: float32 [N]; target: int64 [N]; column: the video of each k, None where column k is video k."""
+        ctx,
+        u_ND: torch.Tensor,
+        E_KD: torch.Tensor,
+        bias_K: torch.Tensor | None,
+        score_N: torch.Tensor,
+        target_N: torch.Tensor,
+        column_K: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """score: float32 [N]; target: int64 [N]; column: the video of each k, None where column k is video
+        k.
+        """
         loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
         grad_u, grad_E, grad_score = (
             torch.empty_like(u_ND),
@@ -85,8 +93,8 @@ def full_softmax(u_ND: torch.Tensor, E_ID: torch.Tensor, target_N: torch.Tensor)
 class NegativeSampler(torch.nn.Module):
     """Draws videos in proportion to `train_count ** power`, once a global step, the same on every rank.
 
-    The distribution is held as integer thresholds on `[0, 2^32)`, so that a draw is the same everywhere and its probability is known
-    exactly.
+    The distribution is held as integer thresholds on `[0, 2^32)`, so that a draw is the same everywhere and
+    its probability is known exactly.
     """
 
     thresholds: torch.Tensor
@@ -122,8 +130,8 @@ def sampled_softmax(
     negative_K: torch.Tensor,
     sampler: NegativeSampler,
 ) -> torch.Tensor:
-    """Sum of the cross entropy over the target and shared negatives, each score less the log of its expected number of draws
-    [Yi et al. 2019: log-Q correction]; accidental hits left out."""
+    """Sum of the cross entropy over the target and shared negatives, each score less the log of its expected
+    number of draws [Yi et al. 2019: log-Q correction]; accidental hits left out."""
     expected = math.log(len(negative_K))
     score_N = (u_ND * E_ID[target_N]).sum(1, dtype=torch.float32) - (
         sampler.log_probability(target_N) + expected

@@ -20,7 +20,9 @@ def _chunks(
     keep_B: torch.Tensor | None,
     chunk: int,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Scores [B, chunk] from video index `start` on, -inf for each user's `seen = (video, user row)` but for the video to keep."""
+    """Scores [B, chunk] from video index `start` on, -inf for each user's `seen = (video, user row)` but for
+    the video to keep.
+    """
     size = chunk or max(1, CHUNK_ELEMENTS // max(len(u_BD), 1))
     u_BD = u_BD.float()
     if seen is not None and keep_B is not None:
@@ -43,13 +45,14 @@ def rank(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How many videos score above the target and how many others equal it, int64 [B] each.
 
-    target: int64 [B] in 1..I (0 in filler rows, whose result means nothing); seen: (video [S], user row [S]), left out of the
-    ranking, the target itself never; chunk: videos scored at once, 0 = by memory.
+    target: int64 [B] in 1..I (0 in filler rows, whose result means nothing); seen: (video [S], user row [S]),
+    left out of the ranking, the target itself never; chunk: videos scored at once, 0 = by memory.
     """
     column_B = target_B.clamp_min(1) - 1
     score_B = u_BD.new_full((len(u_BD),), float("nan"), dtype=torch.float32)
     parts = []
-    # The target's score comes out of the same product as the others', so that equal embeddings give equal scores.
+    # The target's score comes out of the same product as the others', so that equal embeddings give equal
+    # scores.
     for start, score in _chunks(u_BD, E_ID, seen, target_B, chunk):
         inside = (column_B >= start) & (column_B < start + score.shape[1])
         own = score.gather(1, (column_B - start).clamp(0, score.shape[1] - 1)[:, None])[:, 0]

@@ -1,5 +1,5 @@
-"""TCD, Temporal-guided Content Diffusion [paper: purpose; form ours]: refines the content of each video of a history under
-intra-video temporal guidance and a personalised collaborative condition.
+"""TCD, Temporal-guided Content Diffusion [paper: purpose; form ours]: refines the content of each video of a
+history under intra-video temporal guidance and a personalised collaborative condition.
 
 Legend: B rows, L positions, N = B*L, U distinct videos, M frames, D model width.
 """
@@ -32,7 +32,9 @@ def step_embedding(t_N: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Ten
 
 
 def recent_mean(e_BLD: torch.Tensor, real_BL: torch.Tensor, decay: float) -> torch.Tensor:
-    """`p_l = sum_{j<=l} decay^(l-j) e_j / sum_{j<=l} decay^(l-j)`, the user's recency-weighted summary up to l, [B, L, D]."""
+    """`p_l = sum_{j<=l} decay^(l-j) e_j / sum_{j<=l} decay^(l-j)`, the user's recency-weighted summary up to
+    l, [B, L, D].
+    """
     columns = torch.arange(e_BLD.shape[1], device=e_BLD.device)
     age_LL = columns[:, None] - columns[None, :]
     weight_LL = torch.where(age_LL >= 0, decay ** age_LL.clamp_min(0).float(), 0).to(e_BLD.dtype)
@@ -41,7 +43,9 @@ def recent_mean(e_BLD: torch.Tensor, real_BL: torch.Tensor, decay: float) -> tor
 
 
 class DenoiserBlock(nn.Module):
-    """Attention over frames and a feed-forward, scaled, shifted and gated by the condition from a zero start [DiT: adaLN-Zero]."""
+    """Attention over frames and a feed-forward, scaled, shifted and gated by the condition from a zero start
+    [DiT: adaLN-Zero].
+    """
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -63,8 +67,9 @@ class DenoiserBlock(nn.Module):
 class ContentDenoiser(nn.Module):
     """Predicts `x_0` of the frames from `x_t`, told `g`, `c` and `t`.
 
-    A denoiser by its form [EDM]: `x0hat = sqrt(abar) x_t + sqrt(1 - abar) net(...)`, the best linear estimate of a content of unit
-    variance (F is layer-normed) plus a correction that starts at zero and vanishes with the noise.
+    A denoiser by its form [EDM]: `x0hat = sqrt(abar) x_t + sqrt(1 - abar) net(...)`, the best linear estimate
+    of a content of unit variance (F is layer-normed) plus a correction that starts at zero and vanishes with
+    the noise.
     """
 
     def __init__(self, dim: int, frames: int, config: TCDConfig):
@@ -125,8 +130,9 @@ class TCD(nn.Module):
         noise: Noise,
         sampler_steps: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Content F [U, M, D] with its frame mask, each position's row in it, ID embeddings e [B, L, D] and which positions are
-        real -> the refined video [B, L, D] and, in training, the sum of L_TCD over real frames of real positions.
+        """Content F [U, M, D] with its frame mask, each position's row in it, ID embeddings e [B, L, D] and
+        which positions are real -> the refined video [B, L, D] and, in training, the sum of L_TCD over real
+        frames of real positions.
 
         In evaluation the reverse chain runs from `infer_start` in `sampler_steps` steps (0 = all).
         """
@@ -147,7 +153,9 @@ class TCD(nn.Module):
         return self._pool(x0hat_NMD, mask_NM, c_ND).view_as(e_BLD), loss
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor) -> torch.Tensor:
-        """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec for the parts; the combination ours]."""
+        """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec for the parts; the combination
+        ours].
+        """
         if self.condition is None:
             return self.null_condition.expand(real_BL.numel(), -1)
         return self.condition(
@@ -187,7 +195,9 @@ class TCD(nn.Module):
         noise: Noise,
         sampler_steps: int,
     ) -> torch.Tensor:
-        """The reverse chain from `infer_start`; noise has a fixed seed and streams of its own, counted by the chain's step."""
+        """The reverse chain from `infer_start`; noise has a fixed seed and streams of its own, counted by the
+        chain's step.
+        """
         config, M = self.config, x0_NMD.shape[1]
         start = ops.infer_start(self.schedule, config.infer_start)
         x_NMD = self._corrupt(
@@ -204,10 +214,19 @@ class TCD(nn.Module):
                 null_NMD = self.denoiser(x_NMD, t_N, g_NMD, self.null_condition.expand_as(c_ND), mask_NM)
             t_R = t_N.repeat_interleave(M)
             x_NMD = ops.reverse_step(
-                x_NMD.flatten(0, 1), x0hat_NMD.flatten(0, 1), t_R, torch.full_like(t_R, t_prev), self.schedule,
-                noise.at_step(index).of_frames(M), Stream.TCD_INFER_STEP, sampler=config.sampler, eta=config.eta,
-                null_RD=None if null_NMD is None else null_NMD.flatten(0, 1), guidance=config.guidance, kernel=noise.kernel,
-            ).view_as(x_NMD)  # fmt: skip
+                x_NMD.flatten(0, 1),
+                x0hat_NMD.flatten(0, 1),
+                t_R,
+                torch.full_like(t_R, t_prev),
+                self.schedule,
+                noise.at_step(index).of_frames(M),
+                Stream.TCD_INFER_STEP,
+                sampler=config.sampler,
+                eta=config.eta,
+                null_RD=None if null_NMD is None else null_NMD.flatten(0, 1),
+                guidance=config.guidance,
+                kernel=noise.kernel,
+            ).view_as(x_NMD)
         return x_NMD
 
     def _corrupt(self, x0_NMD: torch.Tensor, t_N: torch.Tensor, noise: Noise, stream: int) -> torch.Tensor:

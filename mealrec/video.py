@@ -44,7 +44,8 @@ class FrameAttention(nn.Module):
     def forward(self, x_NMD: torch.Tensor, mask_NM: torch.Tensor) -> torch.Tensor:
         N, M, D = x_NMD.shape
         q, k, v = self.qkv(x_NMD).view(N, M, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        # A video without frames attends to all of its padding, so that no row of weights is empty; its output is not used.
+        # A video without frames attends to all of its padding, so that no row of weights is empty; its output
+        # is not used.
         mask_NM = mask_NM | ~mask_NM.any(1, keepdim=True)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_NM[:, None, None, :])
         return self.out(attended.transpose(1, 2).reshape(N, M, D))
@@ -53,7 +54,8 @@ class FrameAttention(nn.Module):
 class TemporalGuidance(nn.Module):
     """`g`: a small bidirectional transformer over the frame differences `F_m - F_{m-1}` [ours].
 
-    Order and change, never the mean itself, which would hand the denoiser its answer; zero where there is one frame.
+    Order and change, never the mean itself, which would hand the denoiser its answer; zero where there is one
+    frame.
     """
 
     def __init__(self, dim: int, frames: int, heads: int):

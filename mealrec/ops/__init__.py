@@ -1,7 +1,7 @@
 """The diffusion operations behind one public function each, with a `kernel=` choice.
 
-`kernel="auto"` takes the fastest implementation that is there, `"reference"` the plain PyTorch one. All implementations draw the
-same random numbers (`place.py`) and agree within floating-point rounding.
+`kernel="auto"` takes the fastest implementation that is there, `"reference"` the plain PyTorch one. All
+implementations draw the same random numbers (`place.py`) and agree within floating-point rounding.
 """
 
 from __future__ import annotations
@@ -15,9 +15,21 @@ from mealrec.ops.schedule import Schedule, chain, infer_start
 KERNELS = ("auto", "reference")
 
 __all__ = [
-    "KERNELS", "Place", "Schedule", "Stream", "bernoulli", "chain", "diffusion_loss", "draw_steps", "dropout", "infer_start",
-    "normal", "q_sample", "reverse_step", "words",
-]  # fmt: skip
+    "KERNELS",
+    "Place",
+    "Schedule",
+    "Stream",
+    "bernoulli",
+    "chain",
+    "diffusion_loss",
+    "draw_steps",
+    "dropout",
+    "infer_start",
+    "normal",
+    "q_sample",
+    "reverse_step",
+    "words",
+]
 
 
 def _choose(kernel: str):
@@ -36,9 +48,8 @@ def _same_shape(name: str, x: torch.Tensor, other: torch.Tensor) -> None:
 def _int64_rows(name: str, x: torch.Tensor, *per_row: torch.Tensor) -> None:
     for tensor in per_row:
         if tensor.dtype != torch.int64 or tensor.shape != x.shape[:1]:
-            raise ValueError(
-                f"{name}: got {tensor.dtype} {tuple(tensor.shape)} for a per-row field, expected int64 [{x.shape[0]}]"
-            )
+            found = f"{tensor.dtype} {tuple(tensor.shape)}"
+            raise ValueError(f"{name}: got {found} for a per-row field, expected int64 [{x.shape[0]}]")
 
 
 def q_sample(
@@ -52,8 +63,8 @@ def q_sample(
 ) -> torch.Tensor:
     """Corrupts rows to their step: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps` [DDPM].
 
-    x0_RD: float [R, D]; t_R: int64 [R] in `0..T-1`; returns [R, D] in the dtype of `x0`. Differentiable in `x0`.
-    Raises ValueError for rows that do not match.
+    x0_RD: float [R, D]; t_R: int64 [R] in `0..T-1`; returns [R, D] in the dtype of `x0`. Differentiable in
+    `x0`. Raises ValueError for rows that do not match.
     """
     _int64_rows("q_sample", x0_RD, t_R, place.sample_id, place.row)
     return _choose(kernel).q_sample(x0_RD, t_R, schedule, place, stream)
@@ -74,10 +85,11 @@ def reverse_step(
     guidance: float = 0.0,
     kernel: str = "auto",
 ) -> torch.Tensor:
-    """One step of the reverse chain from `x_t` and the prediction of `x_0`; see `reference.reverse_step` for the formulas.
+    """One step of the reverse chain from `x_t` and the prediction of `x_0`; see `reference.reverse_step` for
+    the formulas.
 
-    x, x0hat, null: float [R, D]; t, t_prev: int64 [R], `t_prev = -1` ends the chain; returns [R, D] in the dtype of `x`.
-    Raises ValueError for shapes that do not match or an unknown sampler.
+    x, x0hat, null: float [R, D]; t, t_prev: int64 [R], `t_prev = -1` ends the chain; returns [R, D] in the
+    dtype of `x`. Raises ValueError for shapes that do not match or an unknown sampler.
     """
     _same_shape("reverse_step", x_RD, x0hat_RD)
     _int64_rows("reverse_step", x_RD, t_R, t_prev_R, place.sample_id, place.row)
@@ -85,13 +97,14 @@ def reverse_step(
         raise ValueError(f"sampler is {sampler!r}, expected ddim or ddpm")
     return _choose(kernel).reverse_step(
         x_RD, x0hat_RD, t_R, t_prev_R, schedule, sampler, eta, place, stream, null_RD, guidance
-    )  # fmt: skip
+    )
 
 
 def diffusion_loss(
     prediction_RD: torch.Tensor, target_RD: torch.Tensor, mask_R: torch.Tensor, *, kernel: str = "auto"
 ) -> torch.Tensor:
-    """Masked squared error of predicted rows: the sum over the rows where `mask` of the mean over D, a float32 scalar.
+    """Masked squared error of predicted rows: the sum over the rows where `mask` of the mean over D, a
+    float32 scalar.
 
     prediction, target: float [R, D]; mask: bool [R]. Differentiable in the prediction; the target is data.
     """

@@ -1,7 +1,8 @@
-"""Philox4x32-10 [Salmon et al. 2011, Random123] in plain PyTorch: the truth that fused kernels are held against.
+"""Philox4x32-10 [Salmon et al. 2011, Random123] in plain PyTorch: the truth that fused kernels are held
+against.
 
-Words are int64 tensors holding values below 2^32 (PyTorch has no arithmetic on uint32); the product of two words may wrap as a
-signed number, which leaves its 64 bits right.
+Words are int64 tensors holding values below 2^32 (PyTorch has no arithmetic on uint32); the product of two
+words may wrap as a signed number, which leaves its 64 bits right.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def words(place: Place, columns: int, stream: int) -> torch.Tensor:
 
 
 def normal(place: Place, columns: int, stream: int) -> torch.Tensor:
-    """Standard normals float32 [R, columns] by Box-Muller in float64: `u = (x0 + .5) 2^-32`, angle `2 pi x1 2^-32`."""
+    """Standard normals float32 [R, columns] by Box-Muller in float64: `u = (x0 + .5) 2^-32`, angle `2 pi x1
+    2^-32`.
+    """
     out = torch.empty(len(place.row), (columns + 3) // 4 * 4, dtype=torch.float32, device=place.row.device)
     lanes = out.view(len(out), -1, 4)
     for part, (x0, x1, x2, x3) in _slices(place, columns, stream):

@@ -1,7 +1,7 @@
 """The place of a random number: training's noise is a pure function of it, on any machine.
 
-Key `(seed, stream)`, counter `(column // 4, row, sample_id, global_step)`, lane = `column mod 4` of Philox4x32-10, with
-`row = position * M + frame`. Every field is below 2^32.
+Key `(seed, stream)`, counter `(column // 4, row, sample_id, global_step)`, lane = `column mod 4` of
+Philox4x32-10, with `row = position * M + frame`. Every field is below 2^32.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Stream(IntEnum):
 class Place:
     """Where the rows of an operation stand.
 
-    seed, step: int64 scalars (0-dim tensors, so that neither is baked into a captured graph); sample_id, row: int64 [R].
+    seed, step: int64 scalars (0-dim tensors, so that neither is baked into a captured graph); sample_id, row:
+    int64 [R].
     """
 
     seed: torch.Tensor
@@ -46,7 +47,9 @@ class Place:
 
 
 def check(place: Place, columns: int) -> None:
-    """Refuses a field outside `[0, 2^32)` with a ValueError; on CPU tensors only (it would make a GPU wait)."""
+    """Refuses a field outside `[0, 2^32)` with a ValueError; on CPU tensors only (it would make a GPU
+    wait).
+    """
     if place.row.device.type != "cpu":
         return
     for name in ("seed", "step", "sample_id", "row"):

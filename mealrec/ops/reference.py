@@ -1,6 +1,8 @@
-"""The diffusion operations in plain PyTorch: what they mean, and the truth that any other implementation is held against.
+"""The diffusion operations in plain PyTorch: what they mean, and the truth that any other implementation is
+held against.
 
-Rows R are videos' frames or positions; columns D their width. Arithmetic is float32 whatever the storage dtype.
+Rows R are videos' frames or positions; columns D their width. Arithmetic is float32 whatever the storage
+dtype.
 """
 
 from __future__ import annotations
@@ -35,12 +37,13 @@ def reverse_step(
     null_RD: torch.Tensor | None,
     guidance: float,
 ) -> torch.Tensor:
-    """One step `t -> t_prev` of the reverse chain, [R, D]; where `t_prev` is -1 it returns the prediction without noise.
+    """One step `t -> t_prev` of the reverse chain, [R, D]; where `t_prev` is -1 it returns the prediction
+    without noise.
 
     With fewer steps than T, `a = abar_t / abar_prev`, `b = 1 - a`, for both samplers.
-    ddpm: mean `[b sqrt(abar_prev) / (1 - abar_t)] x0hat + [(1 - abar_prev) sqrt(a) / (1 - abar_t)] x_t`, variance
-    `b (1 - abar_prev) / (1 - abar_t)` [DDPM]; ddim: [DDIM] eq. 12 with `eta`. With `guidance` w and the prediction `null_RD`
-    under the null condition, `x0hat := (1 + w) x0hat - w null` [DreamRec].
+    ddpm: mean `[b sqrt(abar_prev) / (1 - abar_t)] x0hat + [(1 - abar_prev) sqrt(a) / (1 - abar_t)] x_t`,
+    variance `b (1 - abar_prev) / (1 - abar_t)` [DDPM]; ddim: [DDIM] eq. 12 with `eta`. With `guidance` w and
+    the prediction `null_RD` under the null condition, `x0hat := (1 + w) x0hat - w null` [DreamRec].
     """
     table = tables(schedule, x_RD.device)
     x, x0 = x_RD.float(), x0hat_RD.float()

@@ -28,7 +28,8 @@ def alphas_bar(schedule: Schedule) -> np.ndarray:
     """`abar` float64 [T].
 
     linear: betas evenly from `beta_start` to `beta_end` [DDPM]; cosine: `abar = f((t+1)/T) / f(0)`,
-    `f(s) = cos^2((s + .008) / 1.008 * pi/2)` [Improved DDPM]; sqrt: `abar = 1 - sqrt((t+1)/T + 1e-4)`, floor 1e-4 [Diffusion-LM].
+    `f(s) = cos^2((s + .008) / 1.008 * pi/2)` [Improved DDPM]; sqrt: `abar = 1 - sqrt((t+1)/T + 1e-4)`, floor
+    1e-4 [Diffusion-LM].
     """
     T = schedule.steps
     if schedule.name == "linear":
@@ -46,7 +47,9 @@ def alphas_bar(schedule: Schedule) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tables:
-    """float32 tables on one device; `abar` has T+1 entries, entry t+1 belonging to step t, so that step -1 is entry 0 (= 1)."""
+    """float32 tables on one device; `abar` has T+1 entries, entry t+1 belonging to step t, so that step -1 is
+    entry 0 (= 1).
+    """
 
     abar: torch.Tensor
     signal: torch.Tensor  # sqrt(abar)
@@ -62,9 +65,11 @@ def tables(schedule: Schedule, device: torch.device) -> Tables:
 
 
 def infer_start(schedule: Schedule, wanted: int = -1) -> int:
-    """The step at which inference starts: `wanted`, or where that is -1 the last step with `abar >= .5` [ours].
+    """The step at which inference starts: `wanted`, or where that is -1 the last step with `abar >= .5`
+    [ours].
 
-    The last state must still hold what is to be refined: from a schedule's end near zero the reverse chain would invent.
+    The last state must still hold what is to be refined: from a schedule's end near zero the reverse chain
+    would invent.
     """
     if wanted >= 0:
         return wanted
@@ -72,8 +77,8 @@ def infer_start(schedule: Schedule, wanted: int = -1) -> int:
 
 
 def chain(start: int, steps: int = 0) -> list[tuple[int, int]]:
-    """The reverse chain from `start` to 0 as `(t, t_prev)` pairs; `t_prev = -1` ends it. `steps` 0 = every step, else that many,
-    evenly spaced."""
+    """The reverse chain from `start` to 0 as `(t, t_prev)` pairs; `t_prev = -1` ends it. `steps` 0 = every
+    step, else that many, evenly spaced."""
     count = start + 1 if steps <= 0 else min(steps, start + 1)
     times = [start] if count == 1 else [round(start * (count - 1 - i) / (count - 1)) for i in range(count)]
     return list(zip(times, times[1:] + [-1], strict=True))

@@ -1,7 +1,8 @@
-"""Guards against collapse: after a short training both denoisers use what they are told, and contents keep their spread.
+"""Guards against collapse: after a short training both denoisers use what they are told, and contents keep
+their spread.
 
-The toy world: a video is a frame that recurs around a drift whose direction belongs to its id, so that both its other frames and
-its id tell of a noised frame.
+The toy world: a video is a frame that recurs around a drift whose direction belongs to its id, so that both
+its other frames and its id tell of a noised frame.
 """
 
 import pytest
@@ -54,7 +55,9 @@ def trained():
 
 @torch.no_grad()
 def content_error(model, batch, shuffled):
-    """Mean squared error of the content denoiser at the last step, with one of its inputs shuffled between videos."""
+    """Mean squared error of the content denoiser at the last step, with one of its inputs shuffled between
+    videos.
+    """
     noise, tcd = Noise.of(batch, FRAMES, "auto"), model.tcd
     e_BLD = model.item[batch["item"]] * 4
     mask_UM = frame_mask(batch["frames"], FRAMES)

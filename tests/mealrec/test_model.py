@@ -1,4 +1,6 @@
-"""Properties of the whole model: no leak of the future, sums that do not depend on how a batch is cut, every switch."""
+"""Properties of the whole model: no leak of the future, sums that do not depend on how a batch is cut, every
+switch.
+"""
 
 import pytest
 import torch
@@ -69,7 +71,8 @@ def test_every_parameter_learns(switch, batch):
     model = make_model(**switch)
     batch["item"][0, 0] = 3  # a video without frames
     batch = with_features(batch)
-    # Zero-started outputs hide what is before them until they have moved once; the modulation is behind two of them.
+    # Zero-started outputs hide what is before them until they have moved once; the modulation is behind two
+    # of them.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
     for step in range(4):
         optimizer.zero_grad()

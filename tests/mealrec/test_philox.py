@@ -1,4 +1,6 @@
-"""The generator against published known answers, an independent implementation and the moments of its distributions."""
+"""The generator against published known answers, an independent implementation and the moments of its
+distributions.
+"""
 
 import math
 
