@@ -1,0 +1,27 @@
+"""The one error that a fault in the data, or in how it was described, raises."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DataError(ValueError):
+    """A fault in the user's data: one line that names file, record and field, what was found and what was
+    expected."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
+    """`name`'s closest spellings among `choices` for an error message; all choices (at most 12) where none is
+    close."""
+    names = [str(choice) for choice in choices]
+    lowered = {choice.lower(): choice for choice in names}
+    close = [lowered[hit] for hit in difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.5)]
+    if close:
+        return "nearest: " + ", ".join(repr(choice) for choice in close)
+    return (
+        "there are: " + ", ".join(repr(choice) for choice in names[:12]) + (" ..." if len(names) > 12 else "")
+    )

@@ -1,0 +1,16 @@
+"""Importers: one small module a source, one pipeline for all (`common.py`).
+
+A module has `HELP`, `add_arguments(parser)` and `source(args) -> source.Source`.
+"""
+
+from . import kuairand, microlens, recbole, shortvideo, table
+
+IMPORTERS = {
+    "microlens": microlens,
+    "shortvideo": shortvideo,
+    "kuairand": kuairand,
+    "recbole": recbole,
+    "table": table,
+}
+
+__all__ = ["IMPORTERS"]

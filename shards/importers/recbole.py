@@ -1,0 +1,41 @@
+"""RecBole's atomic `.inter` file: tab-separated under a typed header, `user_id:token item_id:token
+rating:float timestamp:float`. Without a timestamp the rows' order stands. Fractions of a second are cut
+off."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import DataError, nearest
+from .fields import at_least, identifier, number_time
+from .source import Log, Source, columns, existing
+
+HELP = "RecBole: an .inter file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--min-rating", type=float, help="keep events of this rating or more only")
+
+
+def source(args: argparse.Namespace) -> Source:
+    files = existing(args.source)
+    typed = {name.partition(":")[0]: name for name in columns(files[0])}
+    untyped = [name for name in typed.values() if ":" not in name]
+    if untyped:
+        raise DataError(
+            f"{files[0]}:1: found the column {untyped[0]!r}, expected a typed header such as user_id:token"
+        )
+
+    def column(name: str) -> str:
+        if name not in typed:
+            raise DataError(f"{files[0]}: no column {name!r}; {nearest(name, typed)}")
+        return typed[name]
+
+    fields = {"user": identifier(column("user_id")), "item": identifier(column("item_id"))}
+    if "timestamp" in typed:
+        fields["time"] = number_time(typed["timestamp"])
+    if args.min_rating is not None:
+        fields["keep"] = at_least(column("rating"), args.min_rating)
+    return Log(
+        "recbole", files, fields, {"min_rating": args.min_rating} if args.min_rating is not None else {}
+    )

@@ -1,0 +1,36 @@
+"""ShortVideo: the interaction log `interaciton_filtered.csv` (spelt so) with `user_id, pid, exposed_time,
+..., effective_view`. Positive by default: effective views. Features: the folder `video_feature_total` of
+`<pid>.npy`, flat vectors of 4 x 768 (`--feature-frames 4`); an extraction that failed is all zeros and counts
+as no features."""
+
+from __future__ import annotations
+
+import argparse
+
+from .fields import flag, identifier
+from .source import Log, Source, existing
+from .table import time_field
+
+HELP = "ShortVideo: its interaction log"
+SIGNALS = {"effective_view": "effective_view", "all": None}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--signal",
+        choices=SIGNALS,
+        default="effective_view",
+        help="which events count as positive (default %(default)s)",
+    )
+
+
+def source(args: argparse.Namespace) -> Source:
+    files = existing(args.source)
+    fields = {
+        "user": identifier("user_id"),
+        "item": identifier("pid"),
+        "time": time_field(files[0], "exposed_time"),
+    }
+    if column := SIGNALS[args.signal]:
+        fields["keep"] = flag(column)
+    return Log("shortvideo", files, fields, {"signal": args.signal})

@@ -1,0 +1,192 @@
+"""Where a log comes from: delimited text (gzip or plain) or Parquet, as one relation for DuckDB.
+
+`relation()` is a SELECT with the columns `user`, `item` (text), `time` (BIGINT, 0 where the source has none),
+`part` (0, 1, 2 for train, valid, test; 0 where the source has none) and `keep` (whether the event is
+positive), in the order of the files and their rows; NULL marks a malformed value, and `locate()` then finds
+the first, with file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import duckdb
+
+from ..errors import DataError, nearest
+from .fields import Field, literal, quote
+
+DELIMITERS = ("\t", ",", ";", "|")
+
+
+class Source(Protocol):
+    """A log that can be imported."""
+
+    name: str
+    files: list[Path]
+    timed: bool
+    """Whether events have times; without, rows are in order already and repeats are no duplicates."""
+    id_types: dict[str, str]
+    """`user` or `item` -> int64 or string, where the source fixes it; by the values otherwise."""
+    options: dict[str, Any]
+
+    def relation(self) -> str: ...
+
+    def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn: ...
+
+
+class Log:
+    """A table with one event a row. `fields`: `user` and `item`, and where given `time`, `part` and
+    `keep`."""
+
+    def __init__(self, name: str, files: Sequence[Path], fields: dict[str, Field], options: dict[str, Any]):
+        self.name, self.files, self.fields, self.options = name, list(files), fields, options
+        self.timed = "time" in fields
+        self.parquet = is_parquet(self.files[0])
+        self.id_types: dict[str, str] = {}
+        first = columns(self.files[0])
+        for file in self.files:
+            found = columns(file)
+            for field in fields.values():
+                if field.column not in found:
+                    raise DataError(f"{file}: no column {field.column!r}; {nearest(field.column, found)}")
+            if list(found) != list(first):
+                raise DataError(f"{file}: its columns differ from those of {self.files[0]}")
+        self.columns = list(first)
+        if self.parquet:
+            for role in ("user", "item"):
+                text = first[fields[role].column] in ("VARCHAR", "BLOB")
+                self.id_types[role] = "string" if text else "int64"
+
+    def relation(self) -> str:
+        value = {"time": "CAST(0 AS BIGINT)", "part": "0", "keep": "true"}
+        value |= {role: field.sql for role, field in self.fields.items()}
+        return f"SELECT {', '.join(f'{value[role]} AS {quote(role)}' for role in ROLES)} FROM {self._scan()}"
+
+    def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn:
+        """Raise the DataError of the first malformed row; `reason` serves where it cannot be found again."""
+        if self.parquet:
+            self._locate_row(connection)
+        else:
+            self._locate_line()
+        raise DataError(f"{self.files[0]}: {reason}")
+
+    def _scan(self) -> str:
+        files = "[" + ", ".join(literal(str(file)) for file in self.files) + "]"
+        if self.parquet:
+            return f"read_parquet({files}, file_row_number = true, filename = true)"
+        return scan_text(files, sniff(self.files[0]), self.columns, header=True)
+
+    def _locate_row(self, connection: duckdb.DuckDBPyConnection) -> None:
+        for field in self.fields.values():
+            query = f"SELECT filename, file_row_number, {quote(field.column)} FROM {self._scan()}"
+            for row in connection.execute(f"{query} WHERE ({field.sql}) IS NULL LIMIT 1").fetchall():
+                place = f"{row[0]}: row {row[1] + 1}, column {field.column}"
+                raise DataError(f"{place}: found {row[2]!r:.60}, expected {field.expected}")
+
+    def _locate_line(self) -> None:
+        for file in self.files:
+            delimiter = sniff(file)
+            with open_text(file) as lines:
+                rows = csv.reader(lines, delimiter=delimiter)
+                next(rows)
+                for row in rows:
+                    if not row:
+                        continue
+                    place = f"{file}:{rows.line_num}"
+                    if len(row) != len(self.columns):
+                        raise DataError(f"{place}: found {len(row)} fields, expected {len(self.columns)}")
+                    for field in self.fields.values():
+                        text = row[self.columns.index(field.column)]
+                        if not field.valid(text):
+                            column = f"{place}: column {field.column}"
+                            raise DataError(f"{column}: found {text!r:.60}, expected {field.expected}")
+
+
+ROLES = ("user", "item", "time", "part", "keep")
+
+
+def scan_text(files: str, delimiter: str, names: Sequence[str], header: bool) -> str:
+    """DuckDB's reader of delimited text, every column as text, strict. `files` is a SQL list."""
+    kinds = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    limits = f"strict_mode = true, max_line_size = {1 << 24}"
+    return (
+        f"read_csv({files}, delim = {literal(delimiter)}, header = {str(header).lower()}, "
+        f"auto_detect = false, columns = {{{kinds}}}, quote = '\"', escape = '\"', {limits})"
+    )
+
+
+def columns(file: Path) -> dict[str, str]:
+    """Column names of a Parquet or delimited file, with their types (of text: VARCHAR). DataError where it
+    has none."""
+    if is_parquet(file):
+        try:
+            rows = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})").fetchall()
+        except duckdb.Error as error:
+            raise DataError(f"{file}: not readable as Parquet: {error}") from None
+        return {row[0]: row[1] for row in rows}
+    delimiter = sniff(file)
+    with open_text(file) as lines:
+        return {name: "VARCHAR" for name in next(csv.reader(lines, delimiter=delimiter))}
+
+
+def first_row(file: Path) -> dict[str, str]:
+    """The first event of a delimited file by column name; empty where there is none."""
+    with open_text(file) as lines:
+        rows = csv.reader(lines, delimiter=sniff(file))
+        return dict(zip(next(rows), next(rows, []), strict=False))
+
+
+def sniff(file: Path) -> str:
+    """The delimiter of a file's first line."""
+    line = first_line(file)
+    return max(DELIMITERS, key=line.count)
+
+
+def first_line(file: Path) -> str:
+    """The first line without its end. DataError where the file is missing, empty or no text."""
+    with open_text(file) as lines:
+        line = next(lines, "").rstrip("\r\n")
+    if not line:
+        raise DataError(f"{file}: empty, expected a log")
+    return line
+
+
+def is_parquet(file: Path) -> bool:
+    return file.suffix.lower() in (".parquet", ".pq")
+
+
+def existing(paths: Sequence[str | Path]) -> list[Path]:
+    """The paths of SOURCE, each a file."""
+    files = [Path(path) for path in paths]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: {'a folder, expected a file' if file.is_dir() else 'no such file'}")
+        if not is_parquet(file):
+            first_line(file)
+    return files
+
+
+class open_text:  # noqa: N801 (a context manager, used like open)
+    """Lines of a text file, gzip or plain; faults of decoding and decompression are DataErrors."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __enter__(self) -> Iterator[str]:
+        try:
+            with open(self.file, "rb") as head:
+                packed = head.read(2) == b"\x1f\x8b"
+            opener = gzip.open if packed else open
+            self._lines = opener(self.file, "rt", encoding="utf-8-sig", errors="replace", newline="")
+        except OSError as error:
+            raise DataError(f"{self.file}: not readable: {error.strerror}") from None
+        return self._lines
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self._lines.close()
+        if isinstance(error, (EOFError, gzip.BadGzipFile)):
+            raise DataError(f"{self.file}: broken gzip: {error}") from None

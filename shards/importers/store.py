@@ -1,0 +1,146 @@
+"""The log as DuckDB tables on disk: read and judged, ids numbered, events sorted, exact duplicates gone.
+
+Everything here keeps to DuckDB's memory limit; what does not fit goes to the scratch directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from ..errors import DataError
+from .fields import literal
+from .source import ROLES, Source
+
+
+class Store:
+    """The sorted log of `source`.
+
+    events  how many
+    sizes   distinct ids by role, user and item
+    types   int64 or string by role
+    drops   what was left out so far, in numbers
+    """
+
+    def __init__(self, source: Source, memory: str, folder: Path, bar: tqdm):
+        self.source, self.bar = source, bar
+        self.sizes: dict[str, int] = {}
+        self.types: dict[str, str] = {}
+        self.drops: dict[str, int] = {}
+        self.connection = duckdb.connect(str(folder / "log.duckdb"))
+        try:
+            self.connection.execute(f"SET memory_limit = {literal(memory)}")
+        except duckdb.Error:
+            self.close()
+            raise DataError(f"--memory: found {memory!r}, expected a size such as 2GB") from None
+        self.connection.execute(f"SET temp_directory = {literal(str(folder))}")
+        self.connection.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def load(self) -> None:
+        """Read, number and sort. DataError at the first malformed row, or where no event is positive."""
+        self._read()
+        self._number("user")
+        self._number("item")
+        self._sort()
+
+    def batches(self, stage: str) -> Iterator[tuple[np.ndarray, ...]]:
+        """(u, i, t, p) of the sorted log, whole users a batch: number of the user, number of the item, time,
+        part; int arrays of one length."""
+        self.bar.reset(self.events)
+        self.bar.set_description(stage)
+        cursor = self.connection.cursor()  # its own: it stays open while other statements run
+        reader = _arrow(cursor, "SELECT u, i, t, p FROM log")
+        rest: tuple[np.ndarray, ...] | None = None
+        for batch in reader:
+            columns = tuple(column.to_numpy(zero_copy_only=False) for column in batch.columns)
+            self.bar.update(len(columns[0]))
+            if rest is not None:
+                columns = tuple(np.concatenate(pair) for pair in zip(rest, columns, strict=True))
+            cut = int(np.searchsorted(columns[0], columns[0][-1])) if len(columns[0]) else 0
+            rest = tuple(column[cut:] for column in columns)
+            if cut:
+                yield tuple(column[:cut] for column in columns)
+        if rest is not None and len(rest[0]):
+            yield rest
+
+    def ids(self, role: str) -> Any:
+        """Original ids by their numbers, an Arrow array."""
+        cursor = self.connection.cursor()
+        table = _arrow(cursor, f"SELECT id FROM {role}s ORDER BY rowid").read_all()
+        return table.column("id").combine_chunks()
+
+    def query(self, sql: str) -> tuple[Any, ...]:
+        """The first row of a statement; a fault that DuckDB meets in the source is located there."""
+        try:  # fetch all: an unfinished result would block the next statement
+            rows = self.connection.execute(sql).fetchall()
+        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+            self.source.locate(self.connection, str(error).splitlines()[0])
+        return rows[0] if rows else ()
+
+    def _read(self) -> None:
+        """Judge all rows, then store the positive ones as `raw`."""
+        self.bar.set_description("reading")
+        relation = self.source.relation()
+        fault = " OR ".join(f"{role} IS NULL" for role in ROLES)
+        count = f"SELECT count(*), count(*) FILTER ({fault}), count(*) FILTER (NOT keep) FROM ({relation})"
+        rows, faults, dropped = self.query(count)
+        if faults:
+            self.source.locate(self.connection, f"{faults} malformed rows")
+        if rows == dropped:
+            found = f"{rows} events" + (", not one of them positive" if rows else "")
+            raise DataError(f"{self.source.files[0]}: found {found}, expected at least one")
+        self.drops |= {"events_read": rows, "events_not_positive": dropped}
+        self.query(f"CREATE TABLE raw AS SELECT user, item, time, part FROM ({relation}) WHERE keep")
+
+    def _number(self, role: str) -> None:
+        """Table `role`s: `text` of each distinct id, `id` of its own type, in the order of the ids: rowid is
+        the number."""
+        self.bar.set_description(f"numbering {role}s")
+        kind = self.source.id_types.get(role)
+        if kind is None:  # text: integers where all of them are, written plainly
+            plain = f"regexp_full_match({role}, '0|-?[1-9][0-9]*') AND TRY_CAST({role} AS BIGINT) IS NOT NULL"
+            every = self.query(f"SELECT bool_and({plain}) FROM (SELECT DISTINCT {role} FROM raw)")[0]
+            kind = "int64" if every else "string"
+        self.types[role] = kind
+        cast = f"CAST({role} AS BIGINT)" if kind == "int64" else role
+        self.query(
+            f"CREATE TABLE {role}s AS SELECT DISTINCT {role} AS text, {cast} AS id FROM raw ORDER BY id"
+        )
+        self.sizes[role] = self.query(f"SELECT count(*) FROM {role}s")[0]
+
+    def _sort(self) -> None:
+        """Table `log`: u, i, t, p by user and time, ties in the order of the source, without exact
+        duplicates."""
+        self.bar.set_description("sorting")
+        self.query(
+            "CREATE TABLE numbered AS SELECT CAST(users.rowid AS INTEGER) AS u, "
+            "CAST(items.rowid AS INTEGER) AS i, raw.time AS t, "
+            "CAST(raw.part AS TINYINT) AS p, raw.rowid AS n "
+            "FROM raw JOIN users ON raw.user = users.text JOIN items ON raw.item = items.text"
+        )
+        self.query("DROP TABLE raw")
+        events = self.query("SELECT count(*) FROM numbered")[0]
+        distinct = (
+            "(SELECT u, i, t, p, min(n) AS n FROM numbered GROUP BY u, i, t, p)"
+            if self.source.timed
+            else "numbered"
+        )
+        order = "u, t, p, n" if self.source.timed else "u, n"
+        self.query(f"CREATE TABLE log AS SELECT u, i, t, p FROM {distinct} ORDER BY {order}")
+        self.query("DROP TABLE numbered")
+        self.events = self.query("SELECT count(*) FROM log")[0]
+        self.drops["exact_duplicates"] = events - self.events
+
+
+def _arrow(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
+    """The rows as a stream that lives as long as the cursor is held."""
+    return pa.RecordBatchReader.from_stream(cursor.sql(query))
