@@ -1,0 +1,115 @@
+"""Fixtures that more than one folder uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STAND_IN = '''
+"""A rank that trains nothing: it says what it was given, and does what $STAND_IN says."""
+import os, signal, time
+from pathlib import Path
+from trainer import rundir, watch
+from trainer.errors import UserError
+
+def main(words):
+    watch.start()
+    rank, task = os.environ["RANK"], os.environ["STAND_IN"]
+    said = {"words": list(words), "pid": os.getpid(), "environment": dict(os.environ)}
+    rundir.write_json(Path(os.environ["STAND_IN_OUT"]) / f"rank-{rank}.json", said)
+    if task == "finish" and rank == "0":
+        rundir.write_json(Path(os.environ[rundir.RUN_VARIABLE]) / rundir.RESULTS, {})
+    if task in ("finish", "leave"):
+        return 0
+    if rank == "1" and task == "crash":
+        os._exit(3)
+    if rank == "1" and task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if rank == "1" and task == "mistake":
+        raise UserError("sequences-000003.tar is truncated")
+    if task == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(120)
+'''
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_world(seed=0) is the directory of a tiny synthetic data set."""
+    folder = tmp_path_factory.mktemp("worlds")
+
+    def make(seed: int = 0) -> Path:
+        from shards.synth import synthesise
+
+        path = folder / f"seed-{seed}"
+        if not path.exists():
+            synthesise(path, users=60, videos=24, frames=2, width=4, seed=seed)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose ranks train nothing, so that starting and ending processes can be tested quickly."""
+    tree = tmp_path_factory.mktemp("stand in")
+    for name in ("launch.sh", "environment.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tree)
+    shutil.copytree(ROOT / "trainer", tree / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "trainer" / "worker.py").write_text(STAND_IN)
+    for name in ("mealrec", "shards"):
+        (tree / name).symlink_to(ROOT / name)
+    return tree
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., subprocess.Popen]:
+    """launch(command, **environment) starts a command line in `tmp_path` with this interpreter's environment
+    active.
+
+    Its output goes to `tmp_path`/output; what is left of it at the end of the test is killed.
+    """
+    started: list[subprocess.Popen] = []
+    (tmp_path / "ranks").mkdir()
+
+    def start(command: list[str], **environment: str) -> subprocess.Popen:
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MEALREC_", "STAND_IN"))
+        }
+        env |= {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]]),
+            "DS_ACCELERATOR": "cpu",
+            "STAND_IN_OUT": str(tmp_path / "ranks"),
+            **environment,
+        }
+        with open(tmp_path / "output", "wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env=env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

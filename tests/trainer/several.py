@@ -1,0 +1,44 @@
+"""A rank that trains several runs in turn, since starting DeepSpeed takes longer than a small run.
+
+    RANK=0 WORLD_SIZE=2 ... python several.py '[["--run", "a", ...], ["--run", "b", ...]]'
+
+Each entry is the command line of a run. Rank 0 prints a line of JSON a run: null, or the error that ended it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from trainer import dist, operator, options, worker
+from trainer.errors import is_mistake
+from trainer.nonfinite import NonFiniteError
+
+
+def main() -> None:
+    world = dist.init()
+    for words in json.loads(sys.argv[1]):
+        failure = None
+        asked = options.parse(words)
+        config, lock = operator.join(
+            asked,
+            is_main=world.is_main,
+            world=world.size,
+            on_gpu=world.on_gpu,
+            broadcast=dist.broadcast_object,
+        )
+        try:
+            worker.train(config, world)
+        except Exception as error:
+            if not is_mistake(error) and not isinstance(error, NonFiniteError):
+                raise
+            failure = f"{type(error).__name__}: {error}"
+        if lock is not None:
+            lock.release()
+        if world.is_main:
+            print(json.dumps(failure), flush=True)
+    dist.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The run: configuration, DeepSpeed, the loop, checkpoints, evaluation."""

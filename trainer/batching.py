@@ -1,0 +1,73 @@
+"""The arithmetic of a global batch: batch_size = micro_batch_size x accumulation x world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.errors import UserError
+
+LARGEST_AUTOMATIC_MICRO_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a global batch is dealt: `world` ranks compute `accumulation` micro-batches each for one step."""
+
+    batch_size: int
+    micro_batch_size: int
+    accumulation: int
+    world: int
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.batch_size} = micro-batch {self.micro_batch_size}"
+            f" x accumulation {self.accumulation} x ranks {self.world}"
+        )
+
+
+def resolve(batch_size: int, micro_batch_size: int, world: int, accumulation: int = 0) -> Batching:
+    """Fill in what is left open (0) and check that batch_size = micro_batch_size x accumulation x world.
+
+    With both open, the micro-batch is the largest divisor of batch_size / world up to
+    `LARGEST_AUTOMATIC_MICRO_BATCH`.
+
+    Raises:
+        UserError: where no whole numbers satisfy the equation; the message names batch sizes that would.
+    """
+    if world < 1:
+        raise UserError(f"a run needs at least one rank, not {world}")
+    if batch_size < 1:
+        raise UserError(f"--train.batch_size must be at least 1, not {batch_size}")
+    for name, value in (
+        ("--train.micro_batch_size", micro_batch_size),
+        ("gradient accumulation", accumulation),
+    ):
+        if value < 0:
+            raise UserError(f"{name} must be at least 1, or 0 for automatic, not {value}")
+
+    unit = world * max(micro_batch_size, 1) * max(accumulation, 1)
+    if batch_size % unit:
+        below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
+        near = f"{below} or {above}" if below else f"{above}"
+        micro = f"micro-batch {micro_batch_size}" if micro_batch_size else "a micro-batch"
+        steps = f"accumulation {accumulation}" if accumulation else "a whole accumulation"
+        raise UserError(
+            f"--train.batch_size {batch_size} is not {micro} x {steps} x {world} ranks:"
+            f" the nearest that is: {near}"
+        )
+    share = batch_size // world
+    if micro_batch_size and accumulation:
+        if micro_batch_size * accumulation != share:
+            raise UserError(
+                f"--train.batch_size {batch_size} is not micro-batch {micro_batch_size}"
+                f" x accumulation {accumulation} x {world} ranks:"
+                f" that makes {micro_batch_size * accumulation * world}"
+            )
+        return Batching(batch_size, micro_batch_size, accumulation, world)
+    if accumulation:
+        micro_batch_size = share // accumulation
+    elif not micro_batch_size:
+        micro_batch_size = next(
+            m for m in range(min(share, LARGEST_AUTOMATIC_MICRO_BATCH), 0, -1) if share % m == 0
+        )
+    return Batching(batch_size, micro_batch_size, share // micro_batch_size, world)

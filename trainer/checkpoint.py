@@ -1,0 +1,216 @@
+"""Checkpoints: saved whole or not at all, resumed with the next global batch, at any number of ranks.
+
+    RUN/checkpoints/step-00001234/   DeepSpeed's files, and checkpoint.json: whose weights, from which data
+    RUN/checkpoints/latest, best     names of two of them (`latest` in the form of DeepSpeed's own tools)
+
+A checkpoint is written under another name and renamed when it is complete, so that a killed save leaves
+nothing that a resume would take up. ZeRO's optimiser state is bound to the number of ranks; for another
+number it is converted to DeepSpeed's universal form first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mealrec import MealRecConfig
+from trainer import dist, ds_config, rundir
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from trainer.loop import Loop
+
+FACTS = "checkpoint.json"
+LATEST, BEST = "latest", "best"
+PARTIAL, UNIVERSAL = ".partial", ".universal"
+STATE = "mealrec"  # our part of DeepSpeed's client state
+# Without it DeepSpeed does not convert a checkpoint of ZeRO 2.
+UNIVERSAL_INFO = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+
+
+class Checkpoints:
+    """The checkpoints of one run. `engine` is set once it is built, and every rank calls every method."""
+
+    def __init__(
+        self, folder: Path, world: dist.World, *, fingerprint: str, model: MealRecConfig, keep: int, seed: int
+    ) -> None:
+        self.folder, self.world, self.keep = folder, world, keep
+        self.engine: Any = None
+        self.facts = {"fingerprint": fingerprint, "model": asdict(model), "world": world.size, "seed": seed}
+
+    def save(self, loop: Loop, best_step: int | None) -> None:
+        """Save engine, progress and callbacks; then note the best checkpoint and remove old ones."""
+        progress = loop.progress
+        name = tag(progress.step)
+        state = {
+            "progress": progress.state_dict(),
+            "stream": loop.stream.state_dict(progress.epoch, progress.epoch_step),
+            "callbacks": {type(callback).__name__: callback.state_dict() for callback in loop.callbacks},
+            **self.facts,
+        }
+        if self.world.is_main:
+            shutil.rmtree(self.folder / (name + PARTIAL), ignore_errors=True)
+        dist.barrier()
+        self.engine.save_checkpoint(
+            str(self.folder),
+            tag=name + PARTIAL,
+            client_state={STATE: state, **UNIVERSAL_INFO},
+            save_latest=False,
+        )
+        if self.world.is_main:
+            self._publish(name, progress.state_dict())
+            if best_step is not None:
+                rundir.write_text(self.folder / BEST, tag(best_step))
+            self._remove_old(name, best_step)
+        dist.barrier()
+
+    def load(self, found: Path, loop: Loop, *, universal: bool) -> None:
+        """Put the state of a checkpoint into engine, stream, progress and callbacks.
+
+        Raises:
+            DataError: the stream's order does not fit (other seed, batch size or lengths).
+        """
+        name = found.name + (UNIVERSAL if universal else "")
+        _, client = self.engine.load_checkpoint(str(self.folder), tag=name)
+        state = client[STATE]
+        loop.progress.load_state_dict(state["progress"])
+        loop.progress.epoch, loop.progress.epoch_step = loop.stream.load_state_dict(state["stream"])
+        for callback in loop.callbacks:
+            callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
+        dist.barrier()
+        if universal and self.world.is_main:
+            shutil.rmtree(self.folder / name)
+
+    def resumable(self, config: dict[str, Any]) -> tuple[Path | None, bool]:
+        """The newest whole checkpoint, and whether it had to be converted to its universal form to be loaded.
+
+        Args:
+            config: the DeepSpeed configuration with which it will be loaded.
+
+        Raises:
+            UserError: made from other data, of another model, or with another kind of optimiser state.
+        """
+        found = newest(self.folder)
+        if found is None:
+            return None, False
+        facts = rundir.read_json(found / FACTS)
+        self._check(found, facts, ds_config.zero_stage(config))
+        stage = facts["zero_stage"]
+        convert = stage > 0 and (facts["world"] != self.world.size or stage != ds_config.zero_stage(config))
+        if convert and self.world.is_main:
+            to_universal(found)
+        dist.barrier()
+        return found, convert
+
+    def _publish(self, name: str, progress: dict[str, Any]) -> None:
+        partial, final = self.folder / (name + PARTIAL), self.folder / name
+        facts = {**self.facts, "zero_stage": ds_config.zero_stage(self.engine.config), "progress": progress}
+        rundir.write_json(partial / FACTS, facts)
+        for file in partial.iterdir():
+            _sync(file)
+        _remove(final)
+        os.rename(partial, final)
+        _sync(self.folder)
+        rundir.write_text(self.folder / LATEST, name)
+
+    def _remove_old(self, newest_name: str, best_step: int | None) -> None:
+        kept = {newest_name} | ({tag(best_step)} if best_step is not None else set())
+        others = [path for path in whole(self.folder) if path.name not in kept]
+        for path in others[: max(0, len(others) - max(0, self.keep - 1))]:
+            _remove(path)
+
+    def _check(self, found: Path, facts: dict[str, Any], stage: int) -> None:
+        if facts["fingerprint"] != self.facts["fingerprint"]:
+            raise UserError(
+                f"--resume: {found} was made from other data: fingerprint {facts['fingerprint']},"
+                f" the data set has {self.facts['fingerprint']}"
+            )
+        difference = first_difference(facts["model"], self.facts["model"], "model")
+        if difference:
+            name, saved, now = difference
+            raise UserError(
+                f"--resume: {found} holds another model: {name} is {saved!r} there and {now!r} now"
+            )
+        if (facts["zero_stage"] == 0) != (stage == 0):
+            raise UserError(
+                f"--resume: {found} was saved with --train.zero_stage {facts['zero_stage']}:"
+                f" it cannot go on with {stage}"
+                " (0 and 1 to 3 keep their optimiser state in different forms)"
+            )
+
+
+def tag(step: int) -> str:
+    """The name of the checkpoint of a global step."""
+    return f"step-{step:08d}"
+
+
+def whole(folder: Path) -> list[Path]:
+    """The complete checkpoints of a folder, oldest first."""
+    found = folder.glob("step-*") if folder.is_dir() else ()
+    return sorted(path for path in found if path.name[5:].isdigit() and (path / FACTS).is_file())
+
+
+def newest(folder: Path) -> Path | None:
+    """The complete checkpoint with the most steps."""
+    return (whole(folder) or [None])[-1]
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed saves and conversions have left."""
+    for path in folder.glob("step-*"):
+        if path.suffix in (PARTIAL, UNIVERSAL):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def to_universal(found: Path) -> Path:
+    """Convert a checkpoint of ZeRO 1 to 3 to DeepSpeed's universal form, beside it."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    output = found.with_name(found.name + UNIVERSAL)
+    shutil.rmtree(output, ignore_errors=True)
+    settings = argparse.Namespace(
+        input_folder=str(found),
+        output_folder=str(output),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(settings)
+    return output
+
+
+def first_difference(saved: Any, now: Any, name: str) -> tuple[str, Any, Any] | None:
+    """The first field, by dotted name, in which two nested dicts differ, with both values."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in sorted({*saved, *now}):
+            difference = first_difference(saved.get(key), now.get(key), f"{name}.{key}")
+            if difference:
+                return difference
+        return None
+    return None if saved == now else (name, saved, now)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint such that a kill in between leaves none that looks whole."""
+    if path.exists():
+        gone = path.with_name(path.name + PARTIAL)
+        shutil.rmtree(gone, ignore_errors=True)
+        os.rename(path, gone)
+        shutil.rmtree(gone)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

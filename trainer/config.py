@@ -1,0 +1,114 @@
+"""The configuration of a run: nested dataclasses, one leaf for each option.
+
+Every leaf carries its help text in `metadata["help"]`; the command line, the help and the YAML file are all
+derived from these classes by `trainer.options`. A leaf is an int, float, bool, str, Optional of these, or a
+Literal. Leaves with `metadata["saved"] = False` say how one start is made, not what the run is: they are not
+written to the run's config.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mealrec.config import MealRecConfig
+
+
+def option(default: Any, help: str, *, saved: bool = True) -> Any:
+    """A configuration leaf with its default and its help text."""
+    return field(default=default, metadata={"help": help, "saved": saved})
+
+
+@dataclass
+class DataConfig:
+    path: str | None = option(
+        None, "data set directory or URL; none: the synthetic world in data/default, made once"
+    )
+    max_length: int = option(
+        50, "longest input sequence, in positions; longer histories are cut into windows"
+    )
+    window_stride: int = option(
+        0, "new targets from one window of a long history to the next; 0: half of max_length"
+    )
+    shuffle_window: int = option(
+        64, "global batches among which length buckets are formed before their order is shuffled"
+    )
+    workers: int = option(0, "loader processes a rank; 0: load in the rank itself")
+    cache_dir: str | None = option(
+        None, "where the host-wide feature table lies; none: $MEALREC_CACHE or ~/.cache/mealrec"
+    )
+    feature_memory: Literal["auto", "host", "device"] = option(
+        "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"
+    )
+
+
+@dataclass
+class RunDirConfig:
+    dir: str | None = option(None, "run directory; none: runs/<date-time>-<preset>", saved=False)
+
+
+@dataclass
+class TrainConfig:
+    max_epochs: int = option(20, "passes over the training data at most")
+    batch_size: int = option(512, "samples in a global batch: micro_batch_size x accumulation x ranks")
+    micro_batch_size: int = option(0, "samples a rank computes at once; 0: batch_size / ranks, at most 1024")
+    lr: float = option(1e-3, "peak learning rate of AdamW")
+    weight_decay: float = option(0.0, "decoupled weight decay of AdamW")
+    warmup_steps: int = option(0, "steps of linear warm-up from 0 to lr")
+    decay: Literal["constant", "cosine", "linear"] = option(
+        "constant", "learning rate after warm-up, down to 0 at the end"
+    )
+    clip_norm: float = option(1.0, "largest gradient norm, over all parameters; 0: no clipping")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "auto: bf16 on GPUs that have it, fp32 elsewhere"
+    )
+    zero_stage: int = option(
+        0, "what ranks share: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters"
+    )
+    offload_optimizer: bool = option(False, "keep the optimiser state in host memory (ZeRO 1 to 3)")
+    log_every: int = option(10, "steps between two lines of metrics.jsonl")
+    save_every_steps: int = option(0, "steps between two checkpoints; 0: one at the end of each epoch")
+    keep_checkpoints: int = option(2, "checkpoints kept besides the best one")
+    patience: int = option(
+        5, "evaluations without a better validation NDCG@10 before training stops; 0: never stop early"
+    )
+    tensorboard: bool = option(True, "write TensorBoard event files into the run directory")
+
+
+@dataclass
+class EvalConfig:
+    batch_size: int = option(512, "users a rank ranks at once")
+    mask_history: bool = option(True, "leave videos that the user has seen out of the ranking")
+    every_steps: int = option(
+        0, "steps between two evaluations on the validation split; 0: one at the end of each epoch"
+    )
+    valid_sampler_steps: int = option(2, "steps of the reverse chains in validation; 0: the full chain")
+    test_sampler_steps: int = option(0, "steps of the reverse chains in the final test; 0: the full chain")
+    chunk: int = option(0, "videos scored at once; 0: as many as bounded memory allows")
+
+
+@dataclass
+class RunConfig:
+    preset: str = option("default", "starting values: default, microlens, kuairand, ml100k or study")
+    seed: int = option(0, "seed of weights, sample order, noise, dropout and negatives")
+    num_gpus: int = option(
+        0, "ranks: GPUs, or CPU ranks where there is no GPU; 0: all GPUs, or two CPU ranks"
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "continue the run in --run", "saved": False, "flag": True}
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "show what would be done and train nothing", "saved": False, "flag": True},
+    )
+    init_from: str | None = option(
+        None, "run directory whose best weights are the start; videos matched by original id"
+    )
+    deepspeed_config: str | None = option(
+        None, "a DeepSpeed JSON file of your own, in place of the derived one"
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    run: RunDirConfig = field(default_factory=RunDirConfig)
+    model: MealRecConfig = field(default_factory=MealRecConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

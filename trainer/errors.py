@@ -1,0 +1,38 @@
+"""The mistakes a user can make: each is one clear line on stderr and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+DONE, FAILED, MISTAKE = 0, 1, 2  # exit codes of every command of this package
+
+
+class UserError(Exception):
+    """A mistake of the user's; the message is the one line that they will read."""
+
+
+class EchoedError(UserError):
+    """A mistake that another rank has met and says; this rank ends without a word."""
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether `error` is a user's mistake: ours, a fault in the data or a bad model configuration.
+
+    An error of a module that was never imported cannot have been raised: it is not imported for the question.
+    """
+    kinds: list[type] = [UserError]
+    for module, name in (("mealrec.errors", "ConfigError"), ("shards.errors", "DataError")):
+        if module in sys.modules:
+            kinds.append(getattr(sys.modules[module], name))
+    return isinstance(error, tuple(kinds))
+
+
+def line_of(error: BaseException) -> str:
+    """The error's message as the one line that is printed after `error: `."""
+    return " ".join(str(error).split())
+
+
+def report(error: BaseException) -> int:
+    """Print a user's mistake as its one line on stderr. Returns the exit code."""
+    print(f"error: {line_of(error)}", file=sys.stderr, flush=True)
+    return MISTAKE

@@ -1,0 +1,141 @@
+"""Starts DeepSpeed's launcher with this machine's ranks, and ends every process of it, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from trainer import machine, rundir, watch
+from trainer.errors import UserError
+
+GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Stopped(Exception):
+    """The operator was told to stop."""
+
+    def __init__(self, signum: int) -> None:
+        self.name = signal.Signals(signum).name
+        super().__init__(self.name)
+
+
+def run(words: Sequence[str], *, ranks: int, on_gpu: bool, run_dir: Path) -> int:
+    """Run `deepspeed launch.sh WORDS` with `ranks` ranks to its end.
+
+    Returns:
+        The launcher's exit code, negative for a signal.
+
+    The launcher has a session of its own: Ctrl-C reaches the operator alone, and the session tells which
+    processes are ours even after their parents died.
+
+    Raises:
+        Stopped: on SIGINT, SIGTERM or SIGHUP, after all processes have ended.
+    """
+    port = machine.free_port()
+    command = [
+        sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--master_port", str(port),
+        *_devices(ranks, on_gpu), *_script(), *words,
+    ]  # fmt: skip
+    with _signals_raise():
+        launcher = subprocess.Popen(
+            command,
+            env=_environment(ranks, on_gpu, run_dir),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            return launcher.wait()
+        finally:
+            end_session(launcher)
+            watch.remove_shared_memory(port)
+
+
+def _script() -> list[str]:
+    """launch.sh of a checkout; an installed package is started as the module that launch.sh starts."""
+    script = _ROOT / "launch.sh"
+    return [str(script)] if script.is_file() else ["--module", "trainer"]
+
+
+def _devices(ranks: int, on_gpu: bool) -> list[str]:
+    """With --num_gpus the runner would forget CUDA_VISIBLE_DEVICES, and with it which GPUs are ours."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if on_gpu else ""
+    if not visible:
+        return ["--num_gpus", str(ranks)]
+    ids = visible.split(",")[:ranks]
+    if not all(device.strip().isdigit() for device in ids):
+        raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: DeepSpeed's launcher takes device numbers only")
+    return ["--include", "localhost:" + ",".join(device.strip() for device in ids)]
+
+
+def _environment(ranks: int, on_gpu: bool, run_dir: Path) -> dict[str, str]:
+    env = dict(os.environ)
+    env[rundir.RUN_VARIABLE] = str(run_dir.resolve())
+    env[watch.OPERATOR] = watch.identity(os.getpid())
+    # Ranks find the source beside launch.sh, and tools such as ninja beside the interpreter.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), env.get("PYTHONPATH")]))
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+    if not on_gpu:
+        env["DS_ACCELERATOR"] = "cpu"
+        env.pop("CUDA_VISIBLE_DEVICES", None)
+    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
+    # Two environments that share a folder would rebuild each other's operations at every switch.
+    cache = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mealrec" / "extensions"
+    env.setdefault("TORCH_EXTENSIONS_DIR", str(cache / hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]))
+    return env
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within, a signal to stop raises Stopped; a second one hurries what the first began. nohup is obeyed."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    signums = [s for s in _SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+    before = {signum: signal.signal(signum, stop) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def session_members(leader: int) -> list[psutil.Process]:
+    """Living processes of the session that `leader` leads."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
+
+
+def end_session(launcher: subprocess.Popen, grace: float = GRACE_SECONDS) -> None:
+    """End every process of the launcher's session: SIGTERM, then, after `grace` seconds, SIGKILL."""
+    try:
+        _send(session_members(launcher.pid), signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while session_members(launcher.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            launcher.poll()
+    finally:
+        _send(session_members(launcher.pid), signal.SIGKILL)
+        launcher.wait()
+
+
+def _send(processes: list[psutil.Process], signum: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signum)
