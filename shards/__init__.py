@@ -3,28 +3,30 @@
 Command line: `python -m shards --help`.
 """
 
-from .batch import Batch
-from .errors import DataError
-from .plan import Plan, windows
-from .records import Block
-from .schema import Features, FeatureShard, Index, SequenceShard, evaluated
-from .stream import EvalStream, TrainStream
-from .table import FeatureTable
-from .writer import DataSetWriter
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "Batch",
-    "Block",
-    "DataError",
-    "DataSetWriter",
-    "EvalStream",
-    "FeatureShard",
-    "FeatureTable",
-    "Features",
-    "Index",
-    "Plan",
-    "SequenceShard",
-    "TrainStream",
-    "evaluated",
-    "windows",
-]
+# Loaded at first use: webdataset and torch take seconds, and reading an index needs neither.
+_HOME = {
+    "Batch": "batch",
+    "Block": "records",
+    "DataError": "errors",
+    "DataSetWriter": "writer",
+    "EvalStream": "stream",
+    "FeatureShard": "schema",
+    "FeatureTable": "table",
+    "Features": "schema",
+    "Index": "schema",
+    "Plan": "plan",
+    "SequenceShard": "schema",
+    "TrainStream": "stream",
+    "evaluated": "schema",
+    "windows": "plan",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'shards' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

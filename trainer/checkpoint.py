@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mealrec import MealRecConfig
 from trainer import dist, ds_config, rundir
 from trainer.errors import UserError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 FACTS = "checkpoint.json"
 LATEST, BEST = "latest", "best"
 PARTIAL, UNIVERSAL = ".partial", ".universal"
+LATEST_UNIVERSAL = "latest_universal"  # a note of DeepSpeed's converter
 STATE = "mealrec"  # our part of DeepSpeed's client state
 # Without it DeepSpeed does not convert a checkpoint of ZeRO 2.
 UNIVERSAL_INFO = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
@@ -77,7 +80,10 @@ class Checkpoints:
             DataError: the stream's order does not fit (other seed, batch size or lengths).
         """
         name = found.name + (UNIVERSAL if universal else "")
+        settings = _group_settings(self.engine)
         _, client = self.engine.load_checkpoint(str(self.folder), tag=name)
+        if universal:
+            _mend_optimizer(self.engine, settings)
         state = client[STATE]
         loop.progress.load_state_dict(state["progress"])
         loop.progress.epoch, loop.progress.epoch_step = loop.stream.load_state_dict(state["stream"])
@@ -86,6 +92,7 @@ class Checkpoints:
         dist.barrier()
         if universal and self.world.is_main:
             shutil.rmtree(self.folder / name)
+            (self.folder / LATEST_UNIVERSAL).unlink(missing_ok=True)
 
     def resumable(self, config: dict[str, Any]) -> tuple[Path | None, bool]:
         """The newest whole checkpoint, and whether it had to be converted to its universal form to be loaded.
@@ -197,6 +204,26 @@ def first_difference(saved: Any, now: Any, name: str) -> tuple[str, Any, Any] | 
                 return difference
         return None
     return None if saved == now else (name, saved, now)
+
+
+def _group_settings(engine: Any) -> list[dict[str, Any]]:
+    """Weight decay and the like of each parameter group."""
+    groups = engine.optimizer.param_groups
+    return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+
+
+def _mend_optimizer(engine: Any, settings: list[dict[str, Any]]) -> None:
+    """Undo two faults of DeepSpeed 0.19.8's universal ZeRO-3 load with more than one parameter group.
+
+    It gives every group the settings of the first one (so that embeddings decay), and all partitions the same
+    tensor for AdamW's step count, which each of them then advances.
+    """
+    for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(own)
+    base = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in base.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
 
 
 def _remove(path: Path) -> None:

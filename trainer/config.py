@@ -31,7 +31,7 @@ class DataConfig:
         0, "new targets from one window of a long history to the next; 0: half of max_length"
     )
     shuffle_window: int = option(
-        64, "global batches among which length buckets are formed before their order is shuffled"
+        128, "global batches among which length buckets are formed before their order is shuffled"
     )
     workers: int = option(0, "loader processes a rank; 0: load in the rank itself")
     cache_dir: str | None = option(
@@ -58,7 +58,7 @@ class TrainConfig:
     decay: Literal["constant", "cosine", "linear"] = option(
         "constant", "learning rate after warm-up, down to 0 at the end"
     )
-    clip_norm: float = option(1.0, "largest gradient norm, over all parameters; 0: no clipping")
+    clip_norm: float = option(5.0, "largest gradient norm, over all parameters; 0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "auto: bf16 on GPUs that have it, fp32 elsewhere"
     )

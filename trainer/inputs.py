@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from mealrec import MealRec, MealRecConfig
-from shards import Index
-from shards.stream import EvalStream, TrainStream
-from shards.table import FeatureTable
+from shards import EvalStream, FeatureTable, Index, TrainStream
 from trainer import dist
 from trainer.batching import Batching
 from trainer.config import DataConfig, EvalConfig

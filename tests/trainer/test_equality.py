@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.trainer import runs
+from trainer import ds_config, engine, options
+from trainer.dist import World
+from trainer.inputs import Inputs
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 
@@ -19,6 +23,28 @@ def test_two_ranks_train_as_one(one_rank: dict[str, Path], two_ranks: dict[int, 
     expected, found = np.array(runs.losses(one_rank["whole"])), np.array(runs.losses(two_ranks[stage]))
     assert len(expected) == runs.STEPS
     np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_plain_torch_trains_to_the_same(one_rank: dict[str, Path], cache: Path) -> None:
+    """One process, the whole batch at once, torch's own clipping and AdamW, no DeepSpeed."""
+    config = options.load(one_rank["whole"] / "config.yaml")
+    config.data.cache_dir = str(cache)
+    inputs = Inputs(config.data, config.model, World())
+    stream = inputs.train_stream(ds_config.settle_batching(config, 1), config.seed)
+    model = inputs.build_model(config.seed)
+    optimizer = torch.optim.AdamW(engine.parameter_groups(model, config.train.weight_decay))
+    losses = []
+    for step, (batch,) in enumerate(batches for epoch in range(3) for batches in stream.epoch(epoch)):
+        batch |= {"seed": torch.tensor(config.seed), "global_step": torch.tensor(step)}
+        loss = model.objective(model(batch), model.counts(batch))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = engine.learning_rate(step, runs.STEPS, config.train)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    np.testing.assert_allclose([row[1] for row in runs.losses(one_rank["whole"])], losses, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["accumulated", "zero3"])

@@ -27,9 +27,10 @@ def opened(one_rank: dict[str, Path], cache: Path):
     return inputs, model, config
 
 
-def sequences(inputs) -> list[list[int]]:
+@pytest.fixture(scope="module")
+def sequences(opened) -> list[list[int]]:
     """Every user's whole sequence."""
-    found = []
+    inputs, found = opened[0], []
     for entry in inputs.index.sequence_shards:
         block = read_sequence_shard(inputs.index.local(entry), entry, inputs.index.videos)
         found += [block.item[a:b].tolist() for a, b in zip(block.starts[:-1], block.starts[1:], strict=True)]
@@ -37,7 +38,7 @@ def sequences(inputs) -> list[list[int]]:
 
 
 def brute_force(scores: np.ndarray, target: int, hidden: set[int]) -> dict[str, float]:
-    """One user's metrics by walking through every place that ties leave open; scores [I], ids from 1."""
+    """One user's metrics, the mean over every place that ties leave open; scores [I], ids from 1."""
     rivals = [
         score for video, score in enumerate(scores, 1) if video != target and video not in hidden - {target}
     ]
@@ -54,7 +55,7 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("mask_history", [True, False])
-def test_ranking_is_that_of_brute_force(opened, mask_history: bool) -> None:
+def test_ranking_is_that_of_brute_force(opened, sequences, mask_history: bool) -> None:
     inputs, model, config = opened
     rows = []
     for batch in inputs.eval_stream("test", config.eval):
@@ -65,7 +66,7 @@ def test_ranking_is_that_of_brute_force(opened, mask_history: bool) -> None:
         np.put_along_axis(table, items.numpy() - 1, scores.numpy(), axis=1)
         for row, user in enumerate(batch["sample_id"].tolist()):
             if batch["weight"][row]:
-                hidden = set(sequences_of(inputs)[user][:-1]) if mask_history else set()
+                hidden = set(sequences[user][:-1]) if mask_history else set()
                 rows.append(brute_force(table[row], int(batch["target"][row]), hidden))
     found = evaluate.evaluate(
         model,
@@ -80,22 +81,13 @@ def test_ranking_is_that_of_brute_force(opened, mask_history: bool) -> None:
     assert found == pytest.approx(mean(rows), abs=1e-9)
 
 
-_SEQUENCES: list[list[int]] = []
-
-
-def sequences_of(inputs) -> list[list[int]]:
-    if not _SEQUENCES:
-        _SEQUENCES.extend(sequences(inputs))
-    return _SEQUENCES
-
-
 @pytest.mark.parametrize("mask_history", [True, False])
-def test_popularity_is_that_of_brute_force(opened, mask_history: bool) -> None:
+def test_popularity_is_that_of_brute_force(opened, sequences, mask_history: bool) -> None:
     inputs, _, config = opened
     counts = inputs.train_counts()
     rows = [
         brute_force(counts[1:].numpy(), items[-1], set(items[:-1]) if mask_history else set())
-        for items in sequences_of(inputs)
+        for items in sequences
         if len(items) >= 3
     ]
     stream = inputs.eval_stream("test", config.eval)
@@ -108,15 +100,14 @@ def test_command_finds_what_the_run_found(
     one_rank: dict[str, Path], two_ranks: dict[int, Path], cache: Path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setenv("MEALREC_CACHE", str(cache))
-    for run in (one_rank["whole"], one_rank["bf16"], two_ranks[1], two_ranks[2], two_ranks[3]):
-        for split in ("valid", "test"):
-            assert evaluate.main([str(run), "--split", split, "--sampler_steps", "0"]) == 0
-            found, expected = json.loads(capsys.readouterr().out), runs.results(run)[split]
-            assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    for run, split in ((one_rank["bf16"], "valid"), (two_ranks[2], "test"), (two_ranks[3], "test")):
+        assert evaluate.main([str(run), "--split", split, "--sampler_steps", "0"]) == 0
+        found, expected = json.loads(capsys.readouterr().out), runs.results(run)[split]
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
 def test_recommendations_are_the_best_unseen(
-    opened, one_rank, tmp_path: Path, cache: Path, monkeypatch
+    opened, sequences, one_rank, tmp_path: Path, cache: Path, monkeypatch
 ) -> None:
     inputs, model, config = opened
     monkeypatch.setenv("MEALREC_CACHE", str(cache))
@@ -133,7 +124,7 @@ def test_recommendations_are_the_best_unseen(
         best = [row for row in rows if row["user"] == users[user]]
         assert [row["rank"] for row in best] == [1, 2, 3, 4, 5, 6]
         assert sorted((row["score"] for row in best), reverse=True) == [row["score"] for row in best]
-        seen = {items[item - 1] for item in sequences_of(inputs)[user]}
+        seen = {items[item - 1] for item in sequences[user]}
         assert not seen & {row["item"] for row in best}
     with pytest.raises(UserError, match="exists already"):
         recommend.main([str(one_rank["whole"]), "--out", str(out)])
