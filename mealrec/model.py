@@ -74,7 +74,8 @@ class MealRec(nn.Module):
     def _build(self, config: MealRecConfig) -> None:
         # Both are parameters of the root, where ZeRO-3 gathers them for the whole pass: the table is read at
         # both of its ends.
-        self.item = nn.Parameter(torch.randn(config.videos + 1, config.dim) * config.dim**-0.5)
+        # A small start: a rare video's score begins near zero, not with the noise of its row.
+        self.item = nn.Parameter(torch.randn(config.videos + 1, config.dim) * 0.02)
         self.position = nn.Parameter(torch.randn(config.max_length, config.dim) * 0.02)
         self.backbone = backbones.build(config.dim, config.backbone)
         if config.has_video:

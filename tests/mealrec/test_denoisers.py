@@ -15,7 +15,7 @@ from mealrec.ops.schedule import alphas_bar
 from mealrec.tcd import recent_mean
 from mealrec.video import frame_mask
 
-VIDEOS, FRAMES, WIDTH, LENGTH, STEPS = 40, 5, 12, 6, 300
+VIDEOS, FRAMES, WIDTH, LENGTH, STEPS = 40, 5, 12, 6, 450
 
 
 def toy_batch(features, seed):
