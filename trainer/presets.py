@@ -13,7 +13,7 @@ def default() -> RunConfig:
     config = RunConfig(preset="default")
     config.data.max_length = 20
     config.train.batch_size, config.train.lr, config.train.warmup_steps = 128, 3e-3, 100
-    config.train.max_epochs = 16
+    config.train.max_epochs = 10
     return config
 
 
