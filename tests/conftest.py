@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+# Small tensors: a second thread gains nothing and, where other processes keep the cores busy, waits for ever.
+# Set before torch is loaded, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 STAND_IN = '''
