@@ -20,12 +20,15 @@ The batch is a dict of tensors (int64 unless said):
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mealrec import backbones, ranking
 from mealrec.config import MealRecConfig
+from mealrec.guards import guards
 from mealrec.noise import Batch, Dropout, Noise
 from mealrec.npd import NPD
 from mealrec.objective import FULL_SOFTMAX_VIDEOS, NegativeSampler, full_softmax, sampled_softmax
@@ -34,6 +37,18 @@ from mealrec.tcd import TCD
 from mealrec.video import VideoEncoder, frame_mask, mean_over_frames
 
 Losses = dict[str, torch.Tensor]
+
+
+class Encoded(NamedTuple):
+    """What a batch becomes before NPD: preferences h and NPD's queries q [B, L, D], the sum of L_TCD (in
+    training, with TCD), and the content F [U, M, D] with its frame mask [U, M] (with features).
+    """
+
+    h_BLD: torch.Tensor
+    q_BLD: torch.Tensor
+    loss_tcd: torch.Tensor | None
+    F_UMD: torch.Tensor | None
+    mask_UM: torch.Tensor | None
 
 
 class MealRec(nn.Module):
@@ -94,7 +109,7 @@ class MealRec(nn.Module):
     def forward(self, batch: Batch, task: str = "loss", **options):
         """Everything goes through here, so that wrappers (DeepSpeed, DDP, compile) see every use.
 
-        task "loss": see `losses`; "rank": see `rank`; "top": see `top`.
+        task "loss": see `losses`; "rank": see `rank`; "top": see `top`; "guards": see `mealrec.guards`.
         """
         if task == "loss":
             return self.losses(batch)
@@ -102,7 +117,9 @@ class MealRec(nn.Module):
             return self.rank(batch, **options)
         if task == "top":
             return self.top(batch, **options)
-        raise ValueError(f"task is {task!r}, expected loss, rank or top")
+        if task == "guards":
+            return guards(self, batch)
+        raise ValueError(f"task is {task!r}, expected loss, rank, top or guards")
 
     # Training
 
@@ -113,10 +130,10 @@ class MealRec(nn.Module):
         Divide by `counts`, of the whole global batch where there are several ranks; `objective` does both.
         """
         noise = Noise.of(batch, self.config.frames, self.config.kernel)
-        h_BLD, q_BLD, loss_tcd = self._encode(batch, noise)
-        u_RD, loss_npd = h_BLD.flatten(0, 1), None
+        encoded = self.encode(batch, noise)
+        u_RD, loss_npd = encoded.h_BLD.flatten(0, 1), None
         if self.config.npd.enabled:
-            u_RD, loss_npd = self.npd(u_RD, q_BLD.flatten(0, 1), (batch["item"] > 0).flatten(), noise)
+            u_RD, loss_npd = self.npd(u_RD, encoded.q_BLD.flatten(0, 1), (batch["item"] > 0).flatten(), noise)
         target_R = batch["target"].flatten()
         wanted = target_R.nonzero()[:, 0]
         u_ND, video_N = u_RD[wanted], target_R[wanted] - 1
@@ -125,7 +142,7 @@ class MealRec(nn.Module):
             loss_rec = sampled_softmax(u_ND, self.item[1:], video_N, negative_K, self.negatives)
         else:
             loss_rec = full_softmax(u_ND, self.item[1:], video_N)
-        parts = {"rec": loss_rec, "tcd": loss_tcd, "npd": loss_npd}
+        parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
     def counts(self, batch: Batch) -> Losses:
@@ -171,44 +188,52 @@ class MealRec(nn.Module):
     def _preference(self, batch: Batch, sampler_steps: int) -> torch.Tensor:
         """`u` [B, D] at each row's last position."""
         noise = Noise.of(batch, self.config.frames, self.config.kernel)
-        h_BLD, q_BLD, _ = self._encode(batch, noise, sampler_steps)
+        encoded = self.encode(batch, noise, sampler_steps)
         last_B = ((batch["item"] > 0).sum(1) - 1).clamp_min(0)
         rows = torch.arange(len(last_B), device=last_B.device)
-        u_BD = h_BLD[rows, last_B]
+        u_BD = encoded.h_BLD[rows, last_B]
         if self.config.npd.enabled:
             real_B = batch["item"][:, 0] > 0
-            u_BD, _ = self.npd(u_BD, q_BLD[rows, last_B], real_B, noise.select(last_B), sampler_steps)
+            u_BD, _ = self.npd(u_BD, encoded.q_BLD[rows, last_B], real_B, noise.select(last_B), sampler_steps)
         return u_BD
 
     # Both
 
-    def _encode(
-        self, batch: Batch, noise: Noise, sampler_steps: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Preferences h and NPD's queries q [B, L, D], and the sum of L_TCD (in training, with TCD)."""
+    def embed(self, item_BL: torch.Tensor) -> torch.Tensor:
+        """ID embeddings `sqrt(d) E[item]`, [B, L, D], zero for padding."""
+        e_BLD = F.embedding(item_BL, self.item, padding_idx=0) * self.config.dim**0.5
+        return e_BLD * (item_BL > 0)[..., None]
+
+    def encode(self, batch: Batch, noise: Noise, sampler_steps: int = 0) -> Encoded:
+        """Histories through video, TCD and backbone; NPD and the losses come after it."""
         config, item_BL = self.config, batch["item"]
-        real_BL = item_BL > 0
-        e_BLD = F.embedding(item_BL, self.item, padding_idx=0) * config.dim**0.5 * real_BL[..., None]
+        real_BL, e_BLD = item_BL > 0, self.embed(item_BL)
         z_BLD = e_BLD + self.position[: item_BL.shape[1]]
-        query_BLD, loss_tcd = e_BLD, None
+        query_BLD, F_UMD, mask_UM, loss_tcd = e_BLD, None, None, None
         if config.has_video:
-            query_BLD, loss_tcd = self._watch(batch, e_BLD, real_BL, noise, sampler_steps)
+            mask_UM = frame_mask(batch["frames"], config.frames)
+            F_UMD = self.video(self._features(batch), mask_UM)
+            query_BLD, loss_tcd = self._watch(batch, F_UMD, mask_UM, e_BLD, noise, sampler_steps)
             z_BLD = z_BLD + query_BLD
         dropout = Dropout(noise, config.backbone.dropout if self.training else 0.0)
         h_BLD = F.layer_norm(self.backbone(z_BLD, dropout), (config.dim,))
         # The query is a causal mean of contents, never h itself, which would hand the denoiser its answer.
         q_BLD = (query_BLD * real_BL[..., None]).cumsum(1) / real_BL.cumsum(1).clamp_min(1)[..., None]
-        return h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd
+        return Encoded(h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd, F_UMD, mask_UM)
 
     def _watch(
-        self, batch: Batch, e_BLD: torch.Tensor, real_BL: torch.Tensor, noise: Noise, sampler_steps: int
+        self,
+        batch: Batch,
+        F_UMD: torch.Tensor,
+        mask_UM: torch.Tensor,
+        e_BLD: torch.Tensor,
+        noise: Noise,
+        sampler_steps: int,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """`v_tilde` [B, L, D]: the refined content mixed with the plain mean [TCDRec]; a learned vector for a
         video without frames.
         """
-        config, row_BL = self.config, batch["feature_row"]
-        mask_UM = frame_mask(batch["frames"], config.frames)
-        F_UMD = self.video(self._features(batch), mask_UM)
+        config, row_BL, real_BL = self.config, batch["feature_row"], batch["item"] > 0
         v_BLD, loss = mean_over_frames(F_UMD, mask_UM)[row_BL], None
         if config.has_tcd:
             refined_BLD, loss = self.tcd(F_UMD, mask_UM, row_BL, e_BLD, real_BL, noise, sampler_steps)

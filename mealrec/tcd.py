@@ -136,6 +136,24 @@ class TCD(nn.Module):
 
         In evaluation the reverse chain runs from `infer_start` in `sampler_steps` steps (0 = all).
         """
+        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(F_UMD, mask_UM, row_BL, e_BLD, real_BL)
+        if self.training:
+            x0hat_NMD, loss = self._train(x0_NMD, mask_NM, g_NMD, c_ND, noise)
+        else:
+            x0hat_NMD, loss = self._infer(x0_NMD, mask_NM, g_NMD, c_ND, noise, sampler_steps), None
+        return self._pool(x0hat_NMD, mask_NM, c_ND).view_as(e_BLD), loss
+
+    def inputs(
+        self,
+        F_UMD: torch.Tensor,
+        mask_UM: torch.Tensor,
+        row_BL: torch.Tensor,
+        e_BLD: torch.Tensor,
+        real_BL: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the denoiser is about, for each of the N positions: content x_0 [N, M, D] and its mask [N, M],
+        guidance g [N, M, D], condition c [N, D]. The content is data: no gradient reaches it from here.
+        """
         g_UMD = self.temporal(F_UMD, mask_UM) if self.temporal is not None else None
         if self.config.target == "video":
             g_UMD = None if g_UMD is None else mean_over_frames(g_UMD, mask_UM)[:, None]
@@ -145,12 +163,7 @@ class TCD(nn.Module):
         mask_NM = mask_UM[row_N] & real_BL.flatten()[:, None]
         g_NMD = self.null_guidance.expand_as(x0_NMD) if g_UMD is None else g_UMD[row_N]
         c_ND = self._condition(e_BLD.detach(), real_BL)
-
-        if self.training:
-            x0hat_NMD, loss = self._train(x0_NMD, mask_NM, g_NMD, c_ND, noise)
-        else:
-            x0hat_NMD, loss = self._infer(x0_NMD, mask_NM, g_NMD, c_ND, noise, sampler_steps), None
-        return self._pool(x0hat_NMD, mask_NM, c_ND).view_as(e_BLD), loss
+        return x0_NMD, mask_NM, g_NMD, c_ND
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec for the parts; the combination

@@ -12,13 +12,12 @@ class VideoEncoder(nn.Module):
 
     def __init__(self, width: int, dim: int):
         super().__init__()
+        self.dim = dim  # the weight's shape is not its own where ZeRO-3 has parted it
         self.project = nn.Linear(width, dim, bias=False)
 
     def forward(self, features_UMV: torch.Tensor, mask_UM: torch.Tensor) -> torch.Tensor:
         """[U, M, V] raw, mask bool [U, M] -> [U, M, D]."""
-        F_UMD = F.layer_norm(
-            self.project(features_UMV.to(self.project.weight.dtype)), self.project.weight.shape[:1]
-        )
+        F_UMD = F.layer_norm(self.project(features_UMV.to(self.project.weight.dtype)), (self.dim,))
         return F_UMD * mask_UM[..., None]
 
 

@@ -51,6 +51,22 @@ def evaluate(
     return finish(sums)
 
 
+def guards(
+    model: Callable[..., dict[str, torch.Tensor]],
+    batches: Iterable[Batch],
+    prepare: Callable[[Batch], Batch],
+) -> dict[str, float]:
+    """`mealrec.guards` of this rank's first batch: whether the denoisers use what they are told, and the
+    spread of contents and preferences.
+    """
+    training, _ = model.training, model.eval()
+    try:
+        found = model(prepare(next(iter(batches))), task="guards")
+    finally:
+        model.train(training)
+    return {name: round(float(value), 4) for name, value in found.items()}
+
+
 def evaluate_popularity(
     train_counts: torch.Tensor,
     batches: Iterable[Batch],

@@ -33,7 +33,7 @@ from trainer.callbacks.progress_bar import ProgressBar
 from trainer.callbacks.results import Results
 from trainer.config import RunConfig
 from trainer.errors import DONE, FAILED
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, guards
 from trainer.inputs import Inputs
 from trainer.loop import Loop, Progress
 from trainer.nonfinite import NonFiniteError
@@ -142,16 +142,20 @@ def build_loop(
 
     valid = inputs.eval_stream("valid", settings_eval)
 
+    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
+        return inputs.prepare(batch, config.seed)
+
     def validate() -> dict[str, Any]:
-        return evaluate(
+        found = evaluate(
             built,
             valid,
-            lambda batch: inputs.prepare(batch, config.seed),
+            prepare,
             inputs.index.videos,
             mask_history=settings_eval.mask_history,
             chunk=settings_eval.chunk,
             sampler_steps=settings_eval.valid_sampler_steps,
         )
+        return {**found, "guards": guards(built, valid, prepare)}
 
     evaluation = Evaluation(
         validate if valid.users else None,

@@ -25,9 +25,9 @@ class Monitor(Callback):
         self._write(record["split"], record)
 
     def _write(self, group: str, record: Record) -> None:
-        events = [
-            (f"{group}/{name}", value, record["step"])
-            for name, value in record.items()
-            if name not in NOT_PLOTTED
-        ]
-        self.monitor.write_events(events)
+        plotted = {name: value for name, value in record.items() if name not in NOT_PLOTTED}
+        guards = plotted.pop("guards", {})
+        plotted |= {f"guards/{name}": value for name, value in guards.items()}
+        self.monitor.write_events(
+            [(f"{group}/{name}", value, record["step"]) for name, value in plotted.items()]
+        )
