@@ -2,7 +2,7 @@
 world) the oracle.
 
     python -m bench.accuracy world                      # the default data set
-    MEALREC_REAL_DATA=DIR python -m bench.accuracy microlens-titles --jobs 2
+    MEALREC_REAL_DATA=DIR python -m bench.accuracy microlens-titles --jobs 2 -- --train.max_epochs 10
 
 Every run is an ordinary one of `python -m trainer` in its own directory under --out. Finished runs are kept,
 so the command continues where it was stopped. Writes bench/results/accuracy-SUITE.csv, a row a run, and
@@ -80,8 +80,10 @@ def main() -> None:
         default=Path("runs/accuracy"),
         help="data and run directories (default: runs/accuracy)",
     )
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options for every run, after --")
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    options = words[split + 1 :]  # for every run
+    arguments = parser.parse_args(words[:split])
     suite = SUITES[arguments.suite]
     data = prepare(suite, arguments.out / "data" / arguments.suite)
     # Seeds outermost: an interrupted suite has whole rows of the comparison.
@@ -89,9 +91,8 @@ def main() -> None:
 
     def one(run: tuple[str, int]) -> dict[str, object]:
         folder = arguments.out / arguments.suite / f"{run[0].replace(' ', '-')}-seed{run[1]}"
-        extra = [word for word in arguments.options if word != "--"]
         return measure(
-            suite, *run, data, folder, extra, threads=max(1, (os.cpu_count() or 1) // arguments.jobs)
+            suite, *run, data, folder, options, threads=max(1, (os.cpu_count() or 1) // arguments.jobs)
         )
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -119,7 +120,7 @@ def prepare(suite: Suite, folder: Path) -> Path:
 
 
 def measure(
-    suite: Suite, variant: str, seed: int, data: Path, folder: Path, extra: list[str], threads: int
+    suite: Suite, variant: str, seed: int, data: Path, folder: Path, options: list[str], threads: int
 ) -> dict[str, object]:
     """One run, finished now or earlier, as a row."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def measure(
         "--num_gpus",
         "1",
     ]
-    command += [*suite.options, *suite.variants[variant], *extra]
+    command += [*suite.options, *suite.variants[variant], *options]
     if not (folder / "results.json").exists():
         resume = ["--resume"] if folder.exists() else []
         with open(folder.with_suffix(".log"), "a") as log:
