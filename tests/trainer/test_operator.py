@@ -43,7 +43,7 @@ def test_prepare_fills_in_what_the_data_say(tmp_path: Path, make_world: Worlds) 
     model = options.load(tmp_path / "run" / rundir.CONFIG).model
     assert model == prepared.config.model
     assert (model.videos, model.frames, model.width, model.max_length) == (24, 2, 4, 7)
-    assert str(prepared.batching) == "batch 512 = micro-batch 256 x accumulation 1 x ranks 2"
+    assert str(prepared.batching) == "batch 128 = micro-batch 64 x accumulation 1 x ranks 2"
     with pytest.raises(UserError, match="in use by process"):
         rundir.claim(tmp_path / "run", resume=True)
     prepared.lock.release()
@@ -90,7 +90,7 @@ def test_resume_takes_the_runs_own_configuration(tmp_path: Path, make_world: Wor
         (["--model.tcd.steps", "3"], "--model.tcd.steps is 10"),
         (["--data.max_length", "9"], "--data.max_length is 20"),
         (["--seed", "9"], "--seed is 0"),
-        (["--train.batch_size", "64"], "--train.batch_size is 512"),
+        (["--train.batch_size", "64"], "--train.batch_size is 128"),
     ],
 )
 def test_resume_refuses_another_run(words: list[str], line: str, tmp_path: Path, make_world: Worlds) -> None:
@@ -126,8 +126,8 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, make_world: Worlds, capsys
         (["--data", "/nowhere"], "/nowhere"),
         (["--run", "/proc/1/run"], "run directory /proc/1/run cannot be made"),
         (["--run", "TMP"], "is not empty and holds no run"),
-        (["--num_gpus", "3"], "--train.batch_size 512 is not a micro-batch x a whole accumulation x 3 ranks"),
-        (["--num_gpus", "2", "--train.micro_batch_size", "100"], "the nearest that is: 400 or 600"),
+        (["--num_gpus", "3"], "--train.batch_size 128 is not a micro-batch x a whole accumulation x 3 ranks"),
+        (["--num_gpus", "2", "--train.micro_batch_size", "30"], "the nearest that is: 120 or 180"),
         (["--num_gpus", "-1"], "--num_gpus must be at least 1"),
         (["--train.max_epochs", "0"], "--train.max_epochs must be at least 1, not 0"),
         (["--train.lr", "0"], "--train.lr must be above 0"),
