@@ -38,7 +38,7 @@ class DiffusionConfig:
     sampler: SamplerName = _option("ddim", "reverse chain of inference")
     eta: float = _option(0.0, "noise of the DDIM sampler: 0 deterministic, 1 as much as DDPM")
     mix: float = _option(0.3, "w, share of the refined vector; the rest is the undiffused one")
-    loss_weight: float = _option(0.1, "lambda, weight of the denoising loss in the objective")
+    loss_weight: float = _option(1.0, "lambda, weight of the denoising loss in the objective")
 
     def check(self, name: str) -> None:
         """Raises ConfigError naming `name.field`."""
@@ -92,7 +92,6 @@ class TCDConfig(DiffusionConfig):
 class NPDConfig(DiffusionConfig):
     """Noise-unconditional Preference Denoising [paper: blind; form HorizonRec]."""
 
-    loss_weight: float = _option(1.0, "lambda, weight of the denoising loss in the objective")
     noise_conditional: bool = _option(
         False, "tell the denoiser its step (the ablation; the paper's denoiser is blind)"
     )

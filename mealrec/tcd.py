@@ -80,9 +80,11 @@ class ContentDenoiser(nn.Module):
         self.guidance = nn.Linear(dim, dim, bias=False)
         self.step = nn.Linear(dim, dim)
         self.blocks = nn.ModuleList(DenoiserBlock(dim, config.heads) for _ in range(config.layers))
+        self.modulate = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for layer in (self.modulate, self.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self,
@@ -97,10 +99,11 @@ class ContentDenoiser(nn.Module):
         y_NMD = self.content(x_NMD) + self.guidance(g_NMD) + self.position
         for block in self.blocks:
             y_NMD = block(y_NMD, s_ND, mask_NM)
-        correction = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]))
+        shift, scale = self.modulate(s_ND)[:, None, :].chunk(2, dim=2)
+        correction = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]) * (1 + scale) + shift)
         table = ops.schedule.tables(self.schedule, x_NMD.device)
-        keep, scale = (part[t_N + 1, None, None].to(x_NMD.dtype) for part in (table.signal, table.noise))
-        return keep * x_NMD + scale * correction
+        signal, noise = (part[t_N + 1, None, None].to(x_NMD.dtype) for part in (table.signal, table.noise))
+        return signal * x_NMD + noise * correction
 
 
 class TCD(nn.Module):
@@ -171,9 +174,9 @@ class TCD(nn.Module):
         """
         if self.condition is None:
             return self.null_condition.expand(real_BL.numel(), -1)
-        return self.condition(
-            torch.cat([e_BLD, recent_mean(e_BLD, real_BL, self.config.recency)], dim=2)
-        ).flatten(0, 1)
+        # Normed: the ID table starts small, and the denoiser shall hear the condition from the first step.
+        parts = (e_BLD, recent_mean(e_BLD, real_BL, self.config.recency))
+        return self.condition(torch.cat([F.layer_norm(x, x.shape[-1:]) for x in parts], dim=2)).flatten(0, 1)
 
     def _train(
         self,
