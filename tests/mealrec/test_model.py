@@ -40,6 +40,8 @@ def rows_of(batch, rows):
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
 def test_items_after_a_position_change_nothing_up_to_it(backbone, switch):
     model, batch, last = make_model(backbone__name=backbone, **switch), make_batch(lengths=(8, 8, 8)), 4
+    with torch.no_grad():
+        model.item.mul_(12)  # embeddings of a trained size: from a small start a change hardly shows
     other = dict(batch, item=batch["item"].clone())
     other["item"][:, last + 1 :] = other["item"][:, last + 1 :] % VIDEOS + 1
     other = with_features(other)
@@ -50,7 +52,7 @@ def test_items_after_a_position_change_nothing_up_to_it(backbone, switch):
         losses.append(model(until)["rec"])
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
     # The test can fail: one position later the change is seen.
-    assert model(batch)["rec"] != model(other)["rec"]
+    assert not torch.allclose(model(batch)["rec"], model(other)["rec"])
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
