@@ -64,6 +64,8 @@ class DiffusionConfig:
 class TCDConfig(DiffusionConfig):
     """Temporal-guided Content Diffusion [paper: purpose; form ours]."""
 
+    mix: float = _option(0.5, "w_T, share of the refined video; the rest is the plain mean of its frames")
+    loss_weight: float = _option(2.0, "lambda_T, weight of the denoising loss in the objective")
     target: Literal["frames", "video"] = _option(
         "frames", "what is diffused: every frame, or the mean-pooled video"
     )
@@ -78,6 +80,7 @@ class TCDConfig(DiffusionConfig):
     recency: float = _option(0.8, "decay a position of the user summary p_l in the condition")
     layers: int = _option(1, "transformer blocks of the denoiser")
     heads: int = _option(2, "attention heads over the frames")
+    pool_heads: int = _option(4, "heads that pool the refined frames into one vector")
 
     def check(self, name: str) -> None:
         super().check(name)
@@ -143,7 +146,9 @@ class MealRecConfig:
     tcd: TCDConfig = field(default_factory=TCDConfig)
     npd: NPDConfig = field(default_factory=NPDConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    kernel: Literal["auto", "reference"] = _option("auto", "implementation of the diffusion operations")
+    kernel: Literal["auto", "cuda", "cpu", "reference"] = _option(
+        "auto", "implementation of the diffusion operations; auto: the fused kernels where they can be had"
+    )
 
     @property
     def has_video(self) -> bool:
@@ -182,6 +187,12 @@ class MealRecConfig:
                 self.dim % self.tcd.heads == 0,
                 "model.tcd.heads",
                 self.tcd.heads,
+                f"a divisor of dim {self.dim}",
+            )
+            _require(
+                self.dim % self.tcd.pool_heads == 0,
+                "model.tcd.pool_heads",
+                self.tcd.pool_heads,
                 f"a divisor of dim {self.dim}",
             )
         self.tcd.check("model.tcd")

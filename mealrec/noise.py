@@ -80,7 +80,10 @@ class Dropout:
     ) -> torch.Tensor:
         """`residual + dropout(x)`; each `site` has a stream of its own."""
         flat = x_BLD.flatten(0, 1)
-        residual = None if residual_BLD is None else residual_BLD.flatten(0, 1)
+        residual = None
+        if residual_BLD is not None:
+            residual = residual_BLD.flatten(0, 1)
+            flat = flat.to(residual.dtype)  # under autocast a branch comes back narrower than its stream
         out = dropout(
             flat, self.p, self.place, Stream.DROPOUT + site, residual_RD=residual, kernel=self.kernel
         )

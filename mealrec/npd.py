@@ -73,10 +73,16 @@ class NPD(nn.Module):
     def _train(
         self, h_RD: torch.Tensor, q_RD: torch.Tensor, real_R: torch.Tensor, noise: Noise
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        place = noise.positions()
-        n_R = ops.draw_steps(place, self.config.steps, Stream.NPD_STEP)
         clean_RD = h_RD.detach() if self.config.detach_input else h_RD
-        noisy_RD = ops.q_sample(clean_RD, n_R, self.schedule, place, Stream.NPD_NOISE, kernel=noise.kernel)
+        noisy_RD, n_R = ops.corrupt(
+            clean_RD,
+            self.schedule,
+            noise.positions(),
+            Stream.NPD_NOISE,
+            Stream.NPD_STEP,
+            mask_R=real_R,
+            kernel=noise.kernel,
+        )
         hhat_RD = self.denoiser(noisy_RD, q_RD, n_R)
         return hhat_RD, ops.diffusion_loss(hhat_RD, h_RD.detach(), real_R, kernel=noise.kernel)
 

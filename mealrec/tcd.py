@@ -106,6 +106,38 @@ class ContentDenoiser(nn.Module):
         return signal * x_NMD + noise * correction
 
 
+class FramePooling(nn.Module):
+    """Recombines the refined frames of a video with queries made of the condition `c`: salient frames up,
+    redundant ones down.
+
+    [ours] A key knows its frame, its place and the guidance `g`, since order tells what a frame is for;
+    several heads with one output each let the first salient frame and the last one say different things. The
+    output starts near the mean of the heads, in the space of the frames.
+    """
+
+    def __init__(self, dim: int, frames: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.position = nn.Parameter(torch.randn(frames, dim) * 0.02)
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(2 * dim, dim, bias=False)
+        self.out = nn.Linear(heads * dim, dim, bias=False)
+        with torch.no_grad():
+            self.out.weight.copy_(torch.eye(dim).repeat(1, heads) / heads)
+            self.out.weight.add_(torch.randn_like(self.out.weight) * 0.02)
+
+    def forward(
+        self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, g_NMD: torch.Tensor, c_ND: torch.Tensor
+    ) -> torch.Tensor:
+        """x, g: [N, M, D]; mask: bool [N, M]; c: [N, D]; returns [N, D]."""
+        N, M, D = x_NMD.shape
+        q_NHK = self.query(c_ND).view(N, self.heads, D // self.heads)
+        k_NMHK = self.key(torch.cat([x_NMD, g_NMD + self.position], dim=2)).view(N, M, self.heads, -1)
+        score_NHM = torch.einsum("nhk,nmhk->nhm", q_NHK, k_NMHK).float() / math.sqrt(D // self.heads)
+        weight_NHM = score_NHM.masked_fill(~mask_NM[:, None], -1e9).softmax(dim=2).to(x_NMD.dtype)
+        return self.out((weight_NHM @ x_NMD).flatten(1))
+
+
 class TCD(nn.Module):
     """Corrupts, denoises and recombines the frames of every video of a history."""
 
@@ -119,9 +151,7 @@ class TCD(nn.Module):
         self.null_guidance = nn.Parameter(torch.randn(dim) * 0.02)
         self.null_condition = nn.Parameter(torch.randn(dim) * 0.02)
         self.denoiser = ContentDenoiser(dim, diffused, config)
-        if diffused > 1:
-            self.query = nn.Linear(dim, dim)
-            self.key = nn.Linear(dim, dim, bias=False)
+        self.pool = FramePooling(dim, diffused, config.pool_heads) if diffused > 1 else None
 
     def forward(
         self,
@@ -144,7 +174,8 @@ class TCD(nn.Module):
             x0hat_NMD, loss = self._train(x0_NMD, mask_NM, g_NMD, c_ND, noise)
         else:
             x0hat_NMD, loss = self._infer(x0_NMD, mask_NM, g_NMD, c_ND, noise, sampler_steps), None
-        return self._pool(x0hat_NMD, mask_NM, c_ND).view_as(e_BLD), loss
+        video_ND = x0hat_NMD[:, 0] if self.pool is None else self.pool(x0hat_NMD, mask_NM, g_NMD, c_ND)
+        return video_ND.view_as(e_BLD), loss
 
     def inputs(
         self,
@@ -187,20 +218,26 @@ class TCD(nn.Module):
         noise: Noise,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One corruption at a random step, the same for all frames of a video, and its denoising."""
-        place, p = noise.positions(), self.config.condition_dropout
-        t_N = ops.draw_steps(place, self.config.steps, Stream.TCD_STEP)
-        g_NMD = torch.where(
-            ops.bernoulli(place, p, Stream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD
+        place, M = noise.positions(), x0_NMD.shape[1]
+
+        def nulled(stream: int) -> torch.Tensor:
+            return ops.bernoulli(place, self.config.condition_dropout, stream, kernel=noise.kernel)
+
+        g_NMD = torch.where(nulled(Stream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD)
+        c_ND = torch.where(nulled(Stream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND)
+        x0_RD, mask_R = x0_NMD.flatten(0, 1), mask_NM.flatten()
+        x_RD, t_R = ops.corrupt(
+            x0_RD,
+            self.schedule,
+            noise.of_frames(M),
+            Stream.TCD_NOISE,
+            Stream.TCD_STEP,
+            group=noise.frames,
+            mask_R=mask_R,
+            kernel=noise.kernel,
         )
-        c_ND = torch.where(
-            ops.bernoulli(place, p, Stream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND
-        )
-        x_NMD = self._corrupt(x0_NMD, t_N, noise, Stream.TCD_NOISE)
-        x0hat_NMD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM)
-        loss = ops.diffusion_loss(
-            x0hat_NMD.flatten(0, 1), x0_NMD.flatten(0, 1), mask_NM.flatten(), kernel=noise.kernel
-        )
-        return x0hat_NMD, loss
+        x0hat_NMD = self.denoiser(x_RD.view_as(x0_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
+        return x0hat_NMD, ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_R, kernel=noise.kernel)
 
     def _infer(
         self,
@@ -215,22 +252,25 @@ class TCD(nn.Module):
         chain's step.
         """
         config, M = self.config, x0_NMD.shape[1]
+        mask_R, t_N = mask_NM.flatten(), torch.zeros_like(mask_NM[:, 0], dtype=torch.int64)
         start = ops.infer_start(self.schedule, config.infer_start)
-        x_NMD = self._corrupt(
-            x0_NMD,
-            torch.full_like(mask_NM[:, 0], start, dtype=torch.int64),
-            noise.at_step(0),
+        x_RD = ops.q_sample(
+            x0_NMD.flatten(0, 1),
+            torch.full_like(mask_R, start, dtype=torch.int64),
+            self.schedule,
+            noise.at_step(0).of_frames(M),
             Stream.TCD_INFER_START,
+            mask_R=mask_R,
+            kernel=noise.kernel,
         )
         for index, (t, t_prev) in enumerate(ops.chain(start, sampler_steps)):
-            t_N = torch.full_like(mask_NM[:, 0], t, dtype=torch.int64)
-            x0hat_NMD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM)
-            null_NMD = None
+            x_NMD, t_R = x_RD.view_as(x0_NMD), torch.full_like(mask_R, t, dtype=torch.int64)
+            x0hat_NMD, null_RD = self.denoiser(x_NMD, t_N + t, g_NMD, c_ND, mask_NM), None
             if config.guidance > 0:
-                null_NMD = self.denoiser(x_NMD, t_N, g_NMD, self.null_condition.expand_as(c_ND), mask_NM)
-            t_R = t_N.repeat_interleave(M)
-            x_NMD = ops.reverse_step(
-                x_NMD.flatten(0, 1),
+                null_ND = self.null_condition.expand_as(c_ND)
+                null_RD = self.denoiser(x_NMD, t_N + t, g_NMD, null_ND, mask_NM).flatten(0, 1)
+            x_RD = ops.reverse_step(
+                x_RD,
                 x0hat_NMD.flatten(0, 1),
                 t_R,
                 torch.full_like(t_R, t_prev),
@@ -239,26 +279,9 @@ class TCD(nn.Module):
                 Stream.TCD_INFER_STEP,
                 sampler=config.sampler,
                 eta=config.eta,
-                null_RD=None if null_NMD is None else null_NMD.flatten(0, 1),
+                null_RD=null_RD,
                 guidance=config.guidance,
+                mask_R=mask_R,
                 kernel=noise.kernel,
-            ).view_as(x_NMD)
-        return x_NMD
-
-    def _corrupt(self, x0_NMD: torch.Tensor, t_N: torch.Tensor, noise: Noise, stream: int) -> torch.Tensor:
-        M = x0_NMD.shape[1]
-        t_R = t_N.repeat_interleave(M)
-        x_RD = ops.q_sample(
-            x0_NMD.flatten(0, 1), t_R, self.schedule, noise.of_frames(M), stream, kernel=noise.kernel
-        )
+            )
         return x_RD.view_as(x0_NMD)
-
-    def _pool(self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, c_ND: torch.Tensor) -> torch.Tensor:
-        """Frames pooled with a query made of `c`: salient frames up, redundant ones down; [N, D]."""
-        if x_NMD.shape[1] == 1:
-            return x_NMD[:, 0]
-        score_NM = (self.key(x_NMD) @ self.query(c_ND)[:, :, None])[..., 0].float() / math.sqrt(
-            x_NMD.shape[2]
-        )
-        weight_NM = torch.softmax(score_NM.masked_fill(~mask_NM, -1e9), dim=1).to(x_NMD.dtype)
-        return (weight_NM[:, None, :] @ x_NMD)[:, 0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trainer.errors import UserError
 
 LARGEST_AUTOMATIC_MICRO_BATCH = 1024
+AUTOMATIC_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ def resolve(batch_size: int, micro_batch_size: int, world: int, accumulation: in
     """Fill in what is left open (0) and check that batch_size = micro_batch_size x accumulation x world.
 
     With both open, the micro-batch is the largest divisor of batch_size / world up to
-    `LARGEST_AUTOMATIC_MICRO_BATCH`.
+    `LARGEST_AUTOMATIC_MICRO_BATCH` and a quarter of the batch: a global batch holds all lengths, longest
+    first, so in parts it needs little padding.
 
     Raises:
         UserError: where no whole numbers satisfy the equation; the message names batch sizes that would.
@@ -67,7 +69,6 @@ def resolve(batch_size: int, micro_batch_size: int, world: int, accumulation: in
     if accumulation:
         micro_batch_size = share // accumulation
     elif not micro_batch_size:
-        micro_batch_size = next(
-            m for m in range(min(share, LARGEST_AUTOMATIC_MICRO_BATCH), 0, -1) if share % m == 0
-        )
+        largest = min(share, LARGEST_AUTOMATIC_MICRO_BATCH, -(-batch_size // AUTOMATIC_PARTS))
+        micro_batch_size = next(m for m in range(largest, 0, -1) if share % m == 0)
     return Batching(batch_size, micro_batch_size, share // micro_batch_size, world)

@@ -51,7 +51,9 @@ class RunDirConfig:
 class TrainConfig:
     max_epochs: int = option(20, "passes over the training data at most")
     batch_size: int = option(512, "samples in a global batch: micro_batch_size x accumulation x ranks")
-    micro_batch_size: int = option(0, "samples a rank computes at once; 0: batch_size / ranks, at most 1024")
+    micro_batch_size: int = option(
+        0, "samples a rank computes at once; 0: up to a quarter of the batch and 1024"
+    )
     lr: float = option(1e-3, "peak learning rate of AdamW")
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW")
     warmup_steps: int = option(0, "steps of linear warm-up from 0 to lr")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mealrec import ops
 from trainer import (
     checkpoint,
     dist,
@@ -32,7 +34,7 @@ from trainer.callbacks.monitor import Monitor
 from trainer.callbacks.progress_bar import ProgressBar
 from trainer.callbacks.results import Results
 from trainer.config import RunConfig
-from trainer.errors import DONE, FAILED
+from trainer.errors import DONE, FAILED, UserError
 from trainer.evaluate import evaluate, guards
 from trainer.inputs import Inputs
 from trainer.loop import Loop, Progress
@@ -77,6 +79,7 @@ def train(config: RunConfig, world: dist.World) -> None:
         if world.is_main:
             print(f"{run} is finished: its results are in {run / rundir.RESULTS}", file=sys.stderr)
         return
+    ready_kernels(config.model.kernel, world)
     inputs = Inputs(config.data, config.model, world)
     batching = ds_config.settle_batching(config, world.size)
     stream = inputs.train_stream(batching, config.seed)
@@ -111,6 +114,20 @@ def train(config: RunConfig, world: dist.World) -> None:
         metrics_file.cut_back(run / rundir.METRICS, loop.progress.step)
         print(f"continuing {run} after step {loop.progress.step}", file=sys.stderr)
     loop.run()
+
+
+def ready_kernels(kernel: str, world: dist.World) -> None:
+    """Makes the diffusion kernels ready, which rank 0 says. Raises UserError where one is asked for by name
+    and cannot be had.
+    """
+    if world.is_main:
+        log = logging.getLogger("mealrec")
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+    try:
+        ops.ready(kernel, world.device)
+    except ops.Unavailable as reason:
+        raise UserError(f"--model.kernel {kernel}: {reason}") from reason
 
 
 def build_loop(

@@ -48,9 +48,9 @@ class Place:
 
 def check(place: Place, columns: int) -> None:
     """Refuses a field outside `[0, 2^32)` with a ValueError; on CPU tensors only (it would make a GPU
-    wait).
+    wait), and not while a graph is traced.
     """
-    if place.row.device.type != "cpu":
+    if place.row.device.type != "cpu" or torch.compiler.is_compiling():
         return
     for name in ("seed", "step", "sample_id", "row"):
         value = getattr(place, name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +46,7 @@ def alphas_bar(schedule: Schedule) -> np.ndarray:
     return np.cumprod(1 - np.minimum(1 - target[1:] / target[:-1], MAX_BETA))
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """float32 tables on one device; `abar` has T+1 entries, entry t+1 belonging to step t, so that step -1 is
     entry 0 (= 1).
     """
@@ -56,12 +56,19 @@ class Tables:
     noise: torch.Tensor  # sqrt(1 - abar)
 
 
-@lru_cache(maxsize=64)
 def tables(schedule: Schedule, device: torch.device) -> Tables:
     """The schedule's tables, float32 [T+1] each, on `device`."""
-    abar = np.concatenate([[1.0], alphas_bar(schedule)])
-    parts = (abar, np.sqrt(abar), np.sqrt(1 - abar))
-    return Tables(*(torch.tensor(part, dtype=torch.float32, device=device) for part in parts))
+    fields = (schedule.name, schedule.steps, schedule.beta_start, schedule.beta_end, str(device))
+    return Tables(*(_table(part, *fields) for part in ("abar", "signal", "noise")))
+
+
+# To a compiler of graphs a table is a constant, which it need not see made.
+@torch.compiler.assume_constant_result
+@lru_cache(maxsize=256)
+def _table(part: str, name: str, steps: int, beta_start: float, beta_end: float, device: str) -> torch.Tensor:
+    abar = np.concatenate([[1.0], alphas_bar(Schedule(name, steps, beta_start, beta_end))])
+    values = {"abar": abar, "signal": np.sqrt(abar), "noise": np.sqrt(1 - abar)}[part]
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def infer_start(schedule: Schedule, wanted: int = -1) -> int:

@@ -329,7 +329,7 @@ def test_padding_on_microlens(tmp_path, world):
         stream = TrainStream(
             index,
             batch_size=512,
-            micro_batch_size=512 // world,
+            micro_batch_size=512 // 8,
             rank=rank,
             world=world,
             max_length=13,

@@ -31,7 +31,8 @@ def test_the_equation_holds_for_everything_that_resolves() -> None:
 
 
 def test_automatic_micro_batch_is_the_largest_that_fits() -> None:
-    assert resolve(512, 0, 2) == Batching(512, 256, 1, 2)
+    assert resolve(512, 0, 2) == Batching(512, 128, 2, 2)
+    assert resolve(512, 0, 8) == Batching(512, 64, 1, 8)
     assert resolve(4096, 0, 2) == Batching(4096, LARGEST_AUTOMATIC_MICRO_BATCH, 2, 2)
     assert resolve(3 * 2050, 0, 3) == Batching(3 * 2050, 410, 5, 3)
 

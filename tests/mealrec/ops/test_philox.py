@@ -96,17 +96,3 @@ def test_moments():
         steps.dtype == torch.int64
         and (torch.bincount(steps, minlength=10) / 20_000 - 0.1).abs().max() < 0.011
     )
-
-
-@pytest.mark.parametrize("field", ["sample_id", "row"])
-@pytest.mark.parametrize("value", [-1, 1 << 32])
-def test_fields_beyond_32_bits_are_refused(field, value):
-    fields = {
-        "seed": torch.tensor(0),
-        "step": torch.tensor(0),
-        "sample_id": torch.zeros(2).long(),
-        "row": torch.zeros(2).long(),
-    }
-    fields[field] = torch.tensor([0, value])
-    with pytest.raises(ValueError, match=rf"{field} of a random number is outside \[0, 2\^32\)"):
-        normal(Place(**fields), 4, 1)

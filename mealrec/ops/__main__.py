@@ -1,0 +1,67 @@
+"""`python -m mealrec.ops`: what the fused kernels are here, and building them ahead of time."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import torch
+
+from mealrec.ops import build
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit code: 0, or 1 where what was asked for cannot be built."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mealrec.ops",
+        description="The fused diffusion kernels; they are built at first use, for this CPU and these GPUs.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="what is built, for what, and why not")
+    ahead = commands.add_parser("build", help="build now, on a login node or into an image, say")
+    ahead.add_argument("kind", choices=("cpu", "cuda"))
+    ahead.add_argument(
+        "--arch",
+        default=",".join(build.AHEAD_OF_TIME),
+        help="for cuda: GPU architectures, e.g. 80 for A100, 90 for H100 and H200 (default: %(default)s)",
+    )
+    arguments = parser.parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if arguments.command == "doctor":
+        return doctor()
+    architectures = tuple(arguments.arch.split(",")) if arguments.kind == "cuda" else ()
+    try:
+        print(build.library(arguments.kind, architectures))
+    except build.Unavailable as reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def doctor() -> int:
+    """Prints the state of both kernel libraries."""
+    print(f"PyTorch   {torch.__version__}, CUDA {torch.version.cuda or 'none'}")
+    print(f"cache     {build.cache()}")
+    for kind in ("cpu", "cuda"):
+        print(f"{kind:<9} {_state(kind)}")
+    return 0
+
+
+def _state(kind: str) -> str:
+    try:
+        architectures = build.seen_architectures() if kind == "cuda" else ()
+        found = build.built(kind, architectures)
+        target = (
+            f"for {', '.join(f'sm_{arch}' for arch in architectures)}" if architectures else "for this CPU"
+        )
+        if found is not None:
+            return f"built {target}: {found}"
+        tools = ", ".join(build.compilers(kind).values())
+        return f"not built yet {target}: it will be at first use, with {tools}"
+    except build.Unavailable as reason:
+        return f"off: {reason}; plain PyTorch does the work"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

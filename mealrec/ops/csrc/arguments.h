@@ -1,0 +1,93 @@
+// What each operation is given: plain pointers and numbers, for the CPU and for CUDA.
+//
+// Rows are `columns` long and lie `stride` elements apart; outputs are dense. Tables have T + 1 entries, entry
+// t + 1 belonging to step t, so that step -1 is entry 0.
+#pragma once
+
+#include <cstdint>
+
+namespace mealrec {
+
+enum class Dtype { float32, bfloat16 };
+
+struct Rows {
+  const void* data;  // null where an optional input is missing
+  int64_t stride;
+};
+
+struct Shape {
+  int64_t rows, columns;
+  Dtype dtype;
+};
+
+// Where random numbers stand. Seed and step are read on the device, so that a captured graph follows them.
+struct Place {
+  const int64_t* seed;
+  const int64_t* step;
+  const int64_t* sample_id;  // [rows]
+  const int64_t* row;        // [rows]
+  uint32_t stream;
+};
+
+struct QSample {
+  Shape shape;
+  Rows x0;
+  void* out;
+  const int64_t* t;     // [rows], or null: drawn at the first row of each `group`
+  int64_t* drawn;       // [rows], where drawn steps go
+  uint32_t step_stream, steps, group;
+  const float* signal;  // sqrt(abar)
+  const float* noise;   // sqrt(1 - abar)
+  const bool* mask;     // [rows] or null; rows that are off become zero
+  Place place;
+};
+
+struct ScaleRows {
+  Shape shape;
+  Rows x;
+  void* out;
+  const int64_t* t;    // [rows]
+  const float* scale;  // a table
+  const bool* mask;
+};
+
+struct ReverseStep {
+  Shape shape;
+  Rows x, x0hat, null;
+  void* out;
+  const int64_t* t;       // [rows]
+  const int64_t* t_prev;  // [rows], -1 ends the chain
+  const float* abar;
+  float guidance, eta;
+  bool ddpm;
+  const bool* mask;
+  Place place;
+};
+
+struct DiffusionLoss {
+  Shape shape;
+  Rows prediction, target;
+  void* gradient;
+  float* loss;
+  float* partial;       // one a block
+  const bool* mask;     // or null
+  const float* weight;  // [rows] or null
+};
+
+struct Dropout {
+  Shape shape;
+  Rows x, residual;
+  void* out;
+  uint32_t threshold;  // words below it are dropped
+  float scale;
+  Place place;
+};
+
+struct Draw {
+  int64_t rows, columns;
+  int64_t* words;  // [rows, columns], one of the two
+  float* normals;
+  Place place;
+};
+
+}  // namespace mealrec

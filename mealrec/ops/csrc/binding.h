@@ -1,0 +1,182 @@
+// From tensors to the arguments of an operation, with what no kernel could survive refused. PyTorch's stable ABI:
+// light headers, and a library that outlives a PyTorch release.
+#pragma once
+
+#include <optional>
+#include <tuple>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "arguments.h"
+
+namespace mealrec {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+inline Shape shape_of(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 2, "expected [rows, columns]");
+  const ScalarType type = x.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16, "expected float32 or bfloat16");
+  return {x.size(0), x.size(1), type == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16};
+}
+
+inline Rows rows_of(const Tensor& x, const Tensor& like) {
+  STD_TORCH_CHECK(x.dim() == 2 && x.size(0) == like.size(0) && x.size(1) == like.size(1), "shapes differ");
+  STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), "dtypes differ");
+  STD_TORCH_CHECK(x.get_device() == like.get_device() && x.is_cuda() == like.is_cuda(), "devices differ");
+  STD_TORCH_CHECK(x.size(1) <= 1 || x.stride(1) == 1, "the last dimension is not contiguous");
+  return {x.data_ptr(), x.stride(0)};
+}
+
+inline Rows rows_of(const OptionalTensor& x, const Tensor& like) { return x ? rows_of(*x, like) : Rows{nullptr, 0}; }
+
+template <class T>
+inline const T* dense(const Tensor& x, ScalarType type, int64_t size, const Tensor& like) {
+  STD_TORCH_CHECK(x.scalar_type() == type, "a field has the wrong dtype");
+  STD_TORCH_CHECK(x.numel() == size && x.is_contiguous(), "a field has the wrong size or is not contiguous");
+  STD_TORCH_CHECK(x.get_device() == like.get_device() && x.is_cuda() == like.is_cuda(), "devices differ");
+  return static_cast<const T*>(x.data_ptr());
+}
+
+inline const int64_t* steps_of(const Tensor& t, const Tensor& like) {
+  return dense<int64_t>(t, ScalarType::Long, like.size(0), like);
+}
+
+inline const float* table_of(const Tensor& table, const Tensor& like) {
+  return dense<float>(table, ScalarType::Float, table.numel(), like);
+}
+
+inline const bool* mask_of(const OptionalTensor& mask, const Tensor& like) {
+  return mask ? dense<bool>(*mask, ScalarType::Bool, like.size(0), like) : nullptr;
+}
+
+inline Place place_of(const Tensor& seed, const Tensor& step, const Tensor& sample_id, const Tensor& row, int64_t stream) {
+  return {dense<int64_t>(seed, ScalarType::Long, 1, row), dense<int64_t>(step, ScalarType::Long, 1, row),
+          dense<int64_t>(sample_id, ScalarType::Long, row.numel(), row),
+          dense<int64_t>(row, ScalarType::Long, row.numel(), row), uint32_t(stream)};
+}
+
+inline Tensor empty_rows(const Tensor& like) {
+  return torch::stable::new_empty(like, {like.size(0), like.size(1)});
+}
+
+inline QSample q_sample_arguments(const Tensor& x0, const Tensor& signal, const Tensor& noise, const OptionalTensor& mask,
+                                  const Place& place, Tensor& out) {
+  QSample a{};
+  a.shape = shape_of(x0);
+  a.x0 = rows_of(x0, x0);
+  a.out = out.data_ptr();
+  a.signal = table_of(signal, x0);
+  a.noise = table_of(noise, x0);
+  a.steps = uint32_t(signal.numel() - 1);
+  a.group = 1;
+  a.mask = mask_of(mask, x0);
+  a.place = place;
+  return a;
+}
+
+// The operations, once, over a backend that has a static member function for each.
+template <class Backend>
+struct Operations {
+  static Tensor q_sample(Tensor x0, Tensor t, Tensor signal, Tensor noise, OptionalTensor mask, Tensor seed, Tensor step,
+                         Tensor sample_id, Tensor row, int64_t stream) {
+    Tensor out = empty_rows(x0);
+    QSample a = q_sample_arguments(x0, signal, noise, mask, place_of(seed, step, sample_id, row, stream), out);
+    a.t = steps_of(t, x0);
+    Backend::q_sample(a, x0);
+    return out;
+  }
+
+  static std::tuple<Tensor, Tensor> q_sample_drawn(Tensor x0, Tensor signal, Tensor noise, OptionalTensor mask, Tensor seed,
+                                                   Tensor step, Tensor sample_id, Tensor row, int64_t stream,
+                                                   int64_t step_stream, int64_t group) {
+    Tensor out = empty_rows(x0), t = torch::stable::new_empty(row, {row.numel()});
+    QSample a = q_sample_arguments(x0, signal, noise, mask, place_of(seed, step, sample_id, row, stream), out);
+    a.drawn = static_cast<int64_t*>(t.data_ptr());
+    a.step_stream = uint32_t(step_stream);
+    a.group = uint32_t(group);
+    Backend::q_sample(a, x0);
+    return {out, t};
+  }
+
+  static Tensor scale_rows(Tensor x, Tensor t, Tensor scale, OptionalTensor mask) {
+    Tensor out = empty_rows(x);
+    Backend::scale_rows({shape_of(x), rows_of(x, x), out.data_ptr(), steps_of(t, x), table_of(scale, x), mask_of(mask, x)}, x);
+    return out;
+  }
+
+  static Tensor reverse_step(Tensor x, Tensor x0hat, OptionalTensor null, Tensor t, Tensor t_prev, Tensor abar,
+                             double guidance, double eta, bool ddpm, OptionalTensor mask, Tensor seed, Tensor step,
+                             Tensor sample_id, Tensor row, int64_t stream) {
+    Tensor out = empty_rows(x);
+    Backend::reverse_step({shape_of(x), rows_of(x, x), rows_of(x0hat, x), rows_of(null, x), out.data_ptr(), steps_of(t, x),
+                           steps_of(t_prev, x), table_of(abar, x), float(guidance), float(eta), ddpm, mask_of(mask, x),
+                           place_of(seed, step, sample_id, row, stream)},
+                          x);
+    return out;
+  }
+
+  static std::tuple<Tensor, Tensor> diffusion_loss(Tensor prediction, Tensor target, OptionalTensor mask,
+                                                   OptionalTensor weight) {
+    DiffusionLoss a{};
+    a.shape = shape_of(prediction);
+    a.prediction = rows_of(prediction, prediction);
+    a.target = rows_of(target, prediction);
+    a.mask = mask_of(mask, prediction);
+    a.weight = weight ? dense<float>(*weight, ScalarType::Float, prediction.size(0), prediction) : nullptr;
+    Tensor gradient = empty_rows(prediction);
+    Tensor loss = torch::stable::new_empty(prediction, {}, ScalarType::Float);
+    Tensor partial = torch::stable::new_empty(prediction, {Backend::loss_blocks(a.shape)}, ScalarType::Float);
+    a.gradient = gradient.data_ptr();
+    a.loss = static_cast<float*>(loss.data_ptr());
+    a.partial = static_cast<float*>(partial.data_ptr());
+    Backend::diffusion_loss(a, prediction);
+    return {loss, gradient};
+  }
+
+  static Tensor dropout(Tensor x, OptionalTensor residual, double p, Tensor seed, Tensor step, Tensor sample_id, Tensor row,
+                        int64_t stream) {
+    Tensor out = empty_rows(x);
+    const uint32_t threshold = uint32_t(p * 4294967296.0 + 0.5);
+    Backend::dropout({shape_of(x), rows_of(x, x), rows_of(residual, x), out.data_ptr(), threshold, float(1.0 / (1.0 - p)),
+                      place_of(seed, step, sample_id, row, stream)},
+                     x);
+    return out;
+  }
+
+  static Tensor words(Tensor seed, Tensor step, Tensor sample_id, Tensor row, int64_t columns, int64_t stream) {
+    Tensor out = torch::stable::new_empty(row, {row.numel(), columns});
+    Backend::draw({row.numel(), columns, static_cast<int64_t*>(out.data_ptr()), nullptr,
+                   place_of(seed, step, sample_id, row, stream)},
+                  row);
+    return out;
+  }
+
+  static Tensor normal(Tensor seed, Tensor step, Tensor sample_id, Tensor row, int64_t columns, int64_t stream) {
+    Tensor out = torch::stable::new_empty(row, {row.numel(), columns}, ScalarType::Float);
+    Backend::draw({row.numel(), columns, nullptr, static_cast<float*>(out.data_ptr()),
+                   place_of(seed, step, sample_id, row, stream)},
+                  row);
+    return out;
+  }
+
+  template <class Library>
+  static void declare(Library& library) {
+    library.impl("q_sample", TORCH_BOX(&Operations::q_sample));
+    library.impl("q_sample_drawn", TORCH_BOX(&Operations::q_sample_drawn));
+    library.impl("scale_rows", TORCH_BOX(&Operations::scale_rows));
+    library.impl("reverse_step", TORCH_BOX(&Operations::reverse_step));
+    library.impl("diffusion_loss", TORCH_BOX(&Operations::diffusion_loss));
+    library.impl("dropout", TORCH_BOX(&Operations::dropout));
+    library.impl("words", TORCH_BOX(&Operations::words));
+    library.impl("normal", TORCH_BOX(&Operations::normal));
+  }
+};
+
+}  // namespace mealrec

@@ -1,0 +1,60 @@
+// residual + x * keep / (1 - p), the coins in registers.
+#include "launch.h"
+#include "random.cuh"
+#include "rows.cuh"
+
+namespace mealrec::cuda {
+namespace {
+
+template <class T, bool ALIGNED>
+__global__ void __launch_bounds__(BLOCK) dropout_kernel(const Dropout a, const Mapping mapping) {
+  const Thread thread(mapping.lanes_log2);
+  if (thread.row >= a.shape.rows) return;
+  const Source source(a.place, thread.row);
+  const T* in = row_of<T>(a.x, thread.row);
+  const T* in_residual = a.residual.data ? row_of<T>(a.residual, thread.row) : nullptr;
+  T* out = row_of<T>(a.out, a.shape, thread.row);
+  Vector<T, ALIGNED> x[UNROLL], residual[UNROLL];
+  for_each_vector(
+      thread, mapping.vectors,
+      [&](int i, int vector) {
+        x[i].load(in, vector, a.shape.columns);
+        residual[i].raw = make_uint4(0, 0, 0, 0);
+        if (in_residual) residual[i].load(in_residual, vector, a.shape.columns);
+      },
+      [&](int i, int vector) {
+        float value[WIDTH<T>], sum[WIDTH<T>];
+        x[i].unpack(value);
+        residual[i].unpack(sum);
+#pragma unroll
+        for (int quad = 0; quad < WIDTH<T> / 4; ++quad) {
+          const Words words = source.words(uint32_t(vector) * (WIDTH<T> / 4) + quad);
+          const uint32_t word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+          for (int c = 0; c < 4; ++c)
+            sum[4 * quad + c] = fmaf(value[4 * quad + c], word[c] >= a.threshold ? a.scale : 0.0f, sum[4 * quad + c]);
+        }
+        x[i].pack(sum);
+        x[i].store(out, vector, a.shape.columns);
+      });
+}
+
+struct Launch {
+  const Dropout& a;
+  cudaStream_t stream;
+  template <class T, bool ALIGNED>
+  void operator()(const Mapping& mapping) const {
+    dropout_kernel<T, ALIGNED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
+  }
+};
+
+}  // namespace
+
+int dropout(const Dropout& a, void* stream) {
+  const size_t element = element_size(a.shape);
+  const bool fits = aligned(a.x, element) && (!a.residual.data || aligned(a.residual, element)) &&
+                    aligned(a.out, a.shape, element);
+  return launch_rows(a.shape, fits, Launch{a, static_cast<cudaStream_t>(stream)});
+}
+
+}  // namespace mealrec::cuda
