@@ -9,7 +9,7 @@ Terms
   batch     a global batch; all ranks together consume one a step
   tile      samples of like length, an eighth of a batch. A batch is made of tiles drawn from the whole span:
             micro-batches then need little padding, and yet each batch holds all lengths. In a batch of one
-            length a target would weigh the more the shorter its sequence (and HR@10 on MicroLens-50K is lower).
+            length a target would weigh the more the shorter its sequence, which costs accuracy.
 
 The content of global batch k depends on (seed, epoch, k), the batch size, the span's size and the data. The
 world, the micro-batch and the workers only decide who takes which rows of it (`deal`).

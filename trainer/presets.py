@@ -32,8 +32,8 @@ def microlens() -> RunConfig:
     """MicroLens 50K, 100K, 1M: short histories, the benchmark's length of 13."""
     config = RunConfig(preset="microlens")
     config.data.max_length, config.data.window_stride = 13, 13
-    config.train.batch_size, config.train.warmup_steps = 128, 100
-    config.train.max_epochs, config.train.patience = 24, 3
+    config.train.batch_size, config.train.warmup_steps = 256, 100
+    config.train.max_epochs, config.train.patience = 26, 3
     # The full softmax over some ten thousand videos takes most of a step on a CPU.
     config.model.objective.softmax, config.model.objective.negative_power = "sampled", 0.0
     return config
