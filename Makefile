@@ -1,9 +1,9 @@
-.PHONY: help test lint format
+.PHONY: help test lint format gpu-check
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test:  ## run all tests (makes the environment if need be); one part: make test ARGS=tests/shards
 	@python=$$(./environment.sh dev) && "$$python" -m pytest $(ARGS)
@@ -13,3 +13,6 @@ lint:  ## check style and imports
 
 format:  ## put the code in form
 	@python=$$(./environment.sh dev) && "$$python" -m ruff check --fix . && "$$python" -m ruff format .
+
+gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs PyTorch, nvcc, Triton
+	@python3 -m bench.gpu_check

@@ -26,8 +26,7 @@ from statistics import mean, stdev
 METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
 TCD_OFF, NPD_OFF = ("--model.tcd.enabled", "false"), ("--model.npd.enabled", "false")
 MODULES = {"backbone": TCD_OFF + NPD_OFF, "without TCD": TCD_OFF, "without NPD": NPD_OFF, "full": ()}
-# Without features there is no TCD to switch off.
-IDS = {"backbone": NPD_OFF, "full": ()}
+PLAIN = {"backbone": TCD_OFF + NPD_OFF, "full": ()}
 
 
 @dataclass
@@ -43,9 +42,9 @@ class Suite:
 MICROLENS = ("import", "microlens", "{real}/microlens50k/MicroLens-50k_pairs.tsv")
 SUITES = {
     "world": Suite(("synth",), "default"),
-    "microlens-ids": Suite(MICROLENS, "microlens", variants=IDS),
+    "microlens-ids": Suite(MICROLENS, "microlens", variants=PLAIN),
     "microlens-titles": Suite(
-        (*MICROLENS, "--features", "{real}/microlens50k/title_tokens.npz"), "microlens"
+        (*MICROLENS, "--features", "{real}/microlens50k/title_tokens.npz"), "microlens", variants=PLAIN
     ),
     "kuairand-likes": Suite(
         (
@@ -56,13 +55,13 @@ SUITES = {
             "label",
         ),
         "kuairand",
-        variants=IDS,
+        variants=PLAIN,
     ),
     "ml100k": Suite(
         ("import", "recbole", "{real}/ml100k_recbole/ml-100k.inter.gz"),
         "ml100k",
         ("--no-mask-history",),
-        variants=IDS,
+        variants=PLAIN,
     ),
 }
 

@@ -126,7 +126,7 @@ def ready_kernels(kernel: str, world: dist.World) -> None:
         log.setLevel(logging.INFO)
     try:
         ops.ready(kernel, world.device)
-    except ops.Unavailable as reason:
+    except (ops.Unavailable, ValueError) as reason:
         raise UserError(f"--model.kernel {kernel}: {reason}") from reason
 
 

@@ -58,17 +58,32 @@ class Tables(NamedTuple):
 
 def tables(schedule: Schedule, device: torch.device) -> Tables:
     """The schedule's tables, float32 [T+1] each, on `device`."""
-    fields = (schedule.name, schedule.steps, schedule.beta_start, schedule.beta_end, str(device))
-    return Tables(*(_table(part, *fields) for part in ("abar", "signal", "noise")))
+    fields = (schedule.name, schedule.steps, schedule.beta_start, schedule.beta_end, device)
+    make = _traced_table if torch.compiler.is_compiling() else _table
+    return Tables(*(make(part, *fields) for part in ("abar", "signal", "noise")))
 
 
-# To a compiler of graphs a table is a constant, which it need not see made.
-@torch.compiler.assume_constant_result
 @lru_cache(maxsize=256)
-def _table(part: str, name: str, steps: int, beta_start: float, beta_end: float, device: str) -> torch.Tensor:
+def _table(
+    part: str, name: str, steps: int, beta_start: float, beta_end: float, device: torch.device
+) -> torch.Tensor:
     abar = np.concatenate([[1.0], alphas_bar(Schedule(name, steps, beta_start, beta_end))])
     values = {"abar": abar, "signal": np.sqrt(abar), "noise": np.sqrt(1 - abar)}[part]
     return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+# An operator to a compiler of graphs, which cannot trace its making. A copy, as a compiled graph may write over
+# what it takes for its own.
+@torch.library.custom_op("mealrec::schedule_table", mutates_args=())
+def _traced_table(
+    part: str, name: str, steps: int, beta_start: float, beta_end: float, device: torch.device
+) -> torch.Tensor:
+    return _table(part, name, steps, beta_start, beta_end, device).clone()
+
+
+@_traced_table.register_fake
+def _(part, name, steps, beta_start, beta_end, device):
+    return torch.empty(steps + 1, dtype=torch.float32, device=device)
 
 
 def infer_start(schedule: Schedule, wanted: int = -1) -> int:
