@@ -21,6 +21,11 @@ from trainer.errors import UserError
 DEVICE_SHARE = 0.25
 
 
+def fingerprint(data: str | Path) -> str:
+    """Of the content of a data set. Raises DataError where there is none."""
+    return Index.load(data).fingerprint
+
+
 class Inputs:
     """A data set opened for one rank."""
 

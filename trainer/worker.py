@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,34 +46,43 @@ CURVES, DEEPSPEED = "curves.png", "deepspeed.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train as the command line says, in the run directory of the operator (rank 0 makes one where there is
-    none).
-
-    Returns the exit code: 0 done, 1 for a loss that is not finite.
+    """`run` as a process of its own. Returns the exit code: 0 done, 1 for a loss that is not finite.
 
     Raises:
         UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
     """
     watch.start()
+    try:
+        run(argv)
+    except NonFiniteError as error:
+        if os.environ["RANK"] == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return FAILED
+    dist.shutdown()
+    return DONE
+
+
+def run(argv: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
+    """Train as the command line says, in the run directory of the operator (rank 0 makes one where there is
+    none). `callbacks` hear what the run's own hear, before the results are written.
+
+    Raises:
+        UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
+        NonFiniteError: a loss that is not finite.
+    """
     asked = options.parse(argv)
     world = dist.init()
     config, lock = operator.join(
         asked, is_main=world.is_main, world=world.size, on_gpu=world.on_gpu, broadcast=dist.broadcast_object
     )
     try:
-        train(config, world)
-    except NonFiniteError as error:
-        if world.is_main:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return FAILED
+        train(config, world, callbacks)
     finally:
         if lock is not None:
             lock.release()
-    dist.shutdown()
-    return DONE
 
 
-def train(config: RunConfig, world: dist.World) -> None:
+def train(config: RunConfig, world: dist.World, more: Sequence[Callback] = ()) -> None:
     """The whole run on this rank: resume or start, train, evaluate, write the results."""
     run = Path(config.run.dir)
     if config.resume and rundir.is_finished(run):
@@ -107,7 +117,7 @@ def train(config: RunConfig, world: dist.World) -> None:
     write_records(config, inputs, settings, world, run)
     checkpoints.engine = engine.build(model, config.train, settings, universal=universal)
 
-    loop = build_loop(config, inputs, stream, checkpoints, settings)
+    loop = build_loop(config, inputs, stream, checkpoints, settings, more)
     if found is not None:
         checkpoints.load(found, loop, universal=universal)
     if world.is_main and config.resume:
@@ -136,6 +146,7 @@ def build_loop(
     stream: Any,
     checkpoints: checkpoint.Checkpoints,
     settings: dict[str, Any],
+    more: Sequence[Callback] = (),
 ) -> Loop:
     """The loop with its step and callbacks."""
     world, run, settings_eval, built = inputs.world, Path(config.run.dir), config.eval, checkpoints.engine
@@ -194,7 +205,7 @@ def build_loop(
         callbacks += [Monitor(built.monitor)] if built.monitor.enabled else []
     callbacks += [checkpointing]
     callbacks += [Curves(run / rundir.METRICS, run / CURVES)] if world.is_main else []
-    callbacks += [results]  # its file says that the run is finished, so it is the last
+    callbacks += [*more, results]  # its file says that the run is finished, so it is the last
     return Loop(step, stream, callbacks, Progress(), config.train.max_epochs)
 
 

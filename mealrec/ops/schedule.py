@@ -72,8 +72,8 @@ def _table(
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-# An operator to a compiler of graphs, which cannot trace its making. A copy, as a compiled graph may write over
-# what it takes for its own.
+# An operator to a compiler of graphs, which cannot trace its making. A copy, as a compiled graph may write
+# over what it takes for its own.
 @torch.library.custom_op("mealrec::schedule_table", mutates_args=())
 def _traced_table(
     part: str, name: str, steps: int, beta_start: float, beta_end: float, device: torch.device

@@ -101,7 +101,7 @@ def test_metrics_lines_are_as_promised(one_rank: dict[str, Path]) -> None:
     for record in steps:
         assert {"step", "epoch", "samples", "loss", "loss_rec", "loss_tcd", "loss_npd", "lr"} <= set(record)
         assert {"grad_norm", "samples_per_second"} <= set(record)
-        total = record["loss_rec"] + record["loss_tcd"] + record["loss_npd"]  # the default weights are 1
+        total = record["loss_rec"] + 2 * record["loss_tcd"] + record["loss_npd"]  # the default weights
         assert record["loss"] == pytest.approx(total, rel=1e-6)
         assert record["loss_tcd"] > 0 and record["loss_npd"] > 0
     assert [record["step"] for record in steps] == list(range(1, runs.STEPS + 1))

@@ -28,7 +28,7 @@ def test_two_ranks_train_as_one(one_rank: dict[str, Path], two_ranks: dict[int, 
 def test_plain_torch_trains_to_the_same(one_rank: dict[str, Path], cache: Path) -> None:
     """One process, the whole batch at once, torch's own clipping and AdamW, no DeepSpeed."""
     config = options.load(one_rank["whole"] / "config.yaml")
-    config.data.cache_dir = str(cache)
+    config.data.cache_dir, config.train.micro_batch_size = str(cache), config.train.batch_size
     inputs = Inputs(config.data, config.model, World())
     stream = inputs.train_stream(ds_config.settle_batching(config, 1), config.seed)
     model = inputs.build_model(config.seed)

@@ -128,6 +128,23 @@ def test_a_library_belongs_to_its_sources(tmp_path, monkeypatch):
     assert build._key("cuda") != build._key("cpu")
 
 
+def test_a_gpu_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: ((9, 0), (7, 5))[index])
+    with pytest.raises(build.Unavailable, match="architecture sm_75 is seen, sm_80 is the oldest served"):
+        build.library("cuda")
+
+
+def test_an_ahead_of_time_library_serves_the_gpus_that_it_holds(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEALREC_CACHE", str(tmp_path))
+    library = tmp_path / "kernels" / f"cuda-{build._key('cuda')}-sm80-sm90.so"
+    library.parent.mkdir()
+    library.touch()
+    assert build.built("cuda", ("90",)) == build.built("cuda", ("80", "90")) == library
+    assert build.built("cuda", ("100",)) is None and build.built("cpu") is None
+
+
 def test_doctor_tells_what_is_there(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mealrec.ops", "doctor"],

@@ -1,0 +1,135 @@
+"""Real sweeps on a Ray of their own, in a network namespace with loopback alone where that is allowed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.trainer import runs
+
+ROOT = Path(__file__).parents[2]
+FIXED = {
+    "preset": "study",
+    "model.dim": 16,
+    "train.max_epochs": 3,
+    "train.batch_size": 32,
+    "train.log_every": 1,
+}
+SPACE = {"search": "grid", "space": {"model.tcd.loss_weight": [0.5, 2.0, 8.0]}, "fixed": FIXED}
+
+pytestmark = pytest.mark.slow
+
+
+def alone(command):
+    """In a namespace of its own Ray can bind what it likes."""
+    inside = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
+    allowed = (
+        shutil.which("unshare") and subprocess.run([*inside, "true"], capture_output=True).returncode == 0
+    )
+    return [*inside, *command] if allowed else command
+
+
+def start(folder, space, data, cache, *more):
+    file = folder / "space.yaml"
+    file.write_text(yaml.safe_dump(space))
+    command = [
+        sys.executable,
+        "-m",
+        "tune",
+        "sweep",
+        str(file),
+        "--data",
+        str(data),
+        "--out",
+        str(folder / "out"),
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEALREC")}
+    return subprocess.Popen(
+        alone([*command, *more]),
+        cwd=ROOT,
+        env=environment | {"MEALREC_CACHE": str(cache), "HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait(process, expected=0):
+    said, _ = process.communicate(timeout=420)
+    assert process.returncode == expected, said[-4000:]
+    return said
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def swept(folder, make_world):
+    """A sweep that is killed once a point is finished, and resumed: the rows of its results."""
+    data, cache = make_world(), folder / "cache"
+    process = start(folder, {**SPACE, "max_concurrent": 1}, data, cache)
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("out/runs/*/results.json")) and process.poll() is None:
+        assert time.monotonic() < deadline, "no point ended in five minutes"
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/results.json")}
+    assert 0 < len(before) < 3
+    said = wait(start(folder, {**SPACE, "max_concurrent": 2}, data, cache, "--resume"))
+    assert f"3 points, {3 - len(before)} to run" in said
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    return said
+
+
+def test_a_killed_sweep_resumes_with_each_point_once(folder, swept):
+    results = sorted(folder.glob("out/runs/*/results.json"))
+    assert len(results) == len(list(folder.glob("out/runs/*"))) == 3
+    rows = (folder / "out" / "results.csv").read_text().splitlines()
+    assert len(rows) == 4 and all(",finished," in row for row in rows[1:])
+    assert "3 finished" in swept and "tcd.loss_weight  valid ndcg@10" in swept
+
+
+def test_trials_do_not_disturb_each_other(folder, swept, make_world):
+    """The losses of trials that ran beside others are those of the trainer alone."""
+    for path in folder.glob("out/runs/*"):
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        words = [word for name, value in FIXED.items() for word in (f"--{name}", str(value))]
+        weight = str(config["model"]["tcd"]["loss_weight"])
+        words += ["--model.tcd.loss_weight", weight, "--data", str(make_world()), "--seed", "0"]
+        run = folder / f"alone-{path.name}"
+        assert runs.train_several(1, [["--run", str(run), *words]], folder / "cache") == [None]
+        assert runs.losses(run) == runs.losses(path)
+
+
+def test_mistakes_are_said_before_anything_runs(folder, swept, make_world):
+    data, cache = make_world(), folder / "cache"
+    said = wait(start(folder, {**SPACE, "max_concurrent": 1}, data, cache), expected=2)
+    assert "error:" in said and "holds a sweep already" in said
+    other = folder / "other"
+    other.mkdir()
+    said = wait(start(other, {**SPACE, "gpus_per_trial": 99}, data, cache), expected=2)
+    assert "gpus_per_trial is 99: the cluster has" in said and "Traceback" not in said
+
+
+def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder):
+    """A rate that makes the loss overflow: the others finish, nothing is lost, the exit code is 1."""
+    space = {
+        "search": "grid",
+        "space": {"train.lr": [0.001, 1e30]},
+        "fixed": FIXED | {"train.warmup_steps": 1},
+    }
+    said = wait(start(tmp_path, {**space, "max_concurrent": 2}, make_world(), folder / "cache"), expected=1)
+    (note,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "ended").glob("*.json"))
+    assert note["status"] == "failed" and "step" in note["cause"]
+    assert "1 finished, 1 failed" in said and note["cause"] in said
