@@ -5,7 +5,7 @@ SHELL := /bin/bash
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test:  ## run all tests (makes the environment if need be); one part: make test ARGS=tests/shards
+test:  ## run the tests (makes the environment if need be); a part: make test ARGS=tests/shards; the slow: ARGS="-m slow"
 	@python=$$(./environment.sh dev) && "$$python" -m pytest $(ARGS)
 
 lint:  ## check style and imports

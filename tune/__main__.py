@@ -1,4 +1,4 @@
-"""`python -m tune`: sweeps of the trainer's options on Ray Tune."""
+"""`python -m tune`: sweeps of the trainer's options and the paper's studies, on Ray Tune."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainer.errors import DONE, FAILED, UserError, is_mistake, report
 from tune import space as space_file
+from tune.studies import SEEDS, STUDIES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +35,22 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--gpus-per-trial", type=int, help="GPUs of a trial, a rank on each")
     sweep.add_argument("--address", help="a Ray cluster's address, or auto for the one that runs here")
     sweep.add_argument("--resume", action="store_true", help="continue the sweep in --out")
+    studies = commands.add_parser(
+        "study", help="the paper's studies: table and figure", description="Finished runs are kept."
+    ).add_subparsers(dest="study", required=True)
     sweep.add_argument("--dry-run", action="store_true", help="list the points and start nothing")
+    for name, make in STUDIES.items():
+        one = studies.add_parser(name, help=make.__doc__.split("\n")[0], description=make.__doc__)
+        one.add_argument(
+            "--data", nargs="+", type=Path, default=[], help="data sets (default: the synthetic world)"
+        )
+        one.add_argument("--out", type=Path, default=Path("runs/studies"), help="default: runs/studies")
+        one.add_argument("--preset", default="study", help="starting values of every run (default: study)")
+        one.add_argument("--seeds", type=int, default=SEEDS[name], help="default: %(default)s")
+        one.add_argument("--quick", action="store_true", help="a small grid, minutes on two cores")
+        one.add_argument("--max-concurrent", type=int, default=0, help="runs at once (default: as fit)")
+        one.add_argument("--gpus-per-trial", type=int, default=0, help="GPUs of a run, a rank on each")
+        one.add_argument("--address", help="a Ray cluster's address, or auto for the one that runs here")
     return parser
 
 
@@ -42,6 +58,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user's mistake, 1 if a trial failed."""
     arguments = build_parser().parse_args(words)
     try:
+        if arguments.command == "study":
+            return run_study(arguments)
         space = space_file.load(arguments.space)
         for name in ("max_concurrent", "gpus_per_trial"):
             value = getattr(arguments, name)
@@ -61,6 +79,28 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         return report(error)
     return FAILED if any(row["status"] == "failed" for row in rows) else DONE
+
+
+def run_study(arguments: argparse.Namespace) -> int:
+    from tune.study import Study, study
+
+    if arguments.seeds < 1:
+        raise UserError(f"--seeds is {arguments.seeds}, expected at least 1")
+    fixed = space_file.check({"space": {"model.dim": [64]}, "fixed": {"preset": arguments.preset}}).fixed
+    study(
+        Study(
+            name=arguments.study,
+            out=arguments.out / arguments.study,
+            seeds=arguments.seeds,
+            quick=arguments.quick,
+            fixed=fixed,
+            max_concurrent=arguments.max_concurrent,
+            gpus_per_trial=arguments.gpus_per_trial,
+            address=arguments.address,
+        ),
+        arguments.data,
+    )
+    return DONE
 
 
 if __name__ == "__main__":

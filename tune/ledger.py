@@ -25,8 +25,19 @@ SWEEP, RUNS, ENDED, RESULTS = "sweep.json", "runs", "ended", "results.csv"
 class Ledger:
     """The directory of one sweep."""
 
-    def __init__(self, out: str | Path, points: list[Point], data: Path, fingerprint: str, *, resume: bool):
+    def __init__(
+        self,
+        out: str | Path,
+        points: list[Point],
+        data: Path,
+        fingerprint: str,
+        *,
+        resume: bool = False,
+        grows: bool = False,
+    ):
         """Starts a sweep in `out`, or continues the one there.
+
+        grows: a study, whose points follow from what was found: it begins or continues with any points.
 
         Raises:
             UserError: `out` holds a sweep and `resume` is off, or none and it is on; another data set, or
@@ -34,26 +45,28 @@ class Ledger:
         """
         self.out, self.points = Path(out).absolute(), points
         file = self.out / SWEEP
-        found = {"fingerprint": fingerprint, "points": [asdict(point) for point in points]}
-        if resume:
-            if not file.is_file():
-                raise UserError(f"--resume: {out} holds no sweep: no {SWEEP} there")
-            before = rundir.read_json(file)
+        begun = {"data": str(data), "fingerprint": fingerprint, "points": [asdict(point) for point in points]}
+        before = rundir.read_json(file) if file.is_file() else None
+        if before is None and resume:
+            raise UserError(f"--resume: {out} holds no sweep: no {SWEEP} there")
+        if before is not None:
+            if not resume and not grows:
+                raise UserError(
+                    f"{out} holds a sweep already: continue it with --resume, or name another --out"
+                )
             if before["fingerprint"] != fingerprint:
                 raise UserError(
                     f"--resume: the data set has changed since the sweep began: {data} has fingerprint"
                     f" {fingerprint}, the sweep {before['fingerprint']} (of {before['data']})"
                 )
-            if before["points"] != found["points"]:
+            if before["points"] != begun["points"] and not grows:
                 raise UserError(f"--resume: {out} was begun with another space; give it another --out")
-        elif file.exists():
-            raise UserError(f"{out} holds a sweep already: continue it with --resume, or name another --out")
         try:
             (self.out / ENDED).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
         if not resume:
-            rundir.write_json(file, {"data": str(data), **found})
+            rundir.write_json(file, begun)
 
     def run(self, point: Point) -> Path:
         return self.out / RUNS / point.id

@@ -1,0 +1,69 @@
+"""The studies' cells, statistics, tables and figures; sweeps themselves are tested beside."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trainer import options
+from tune import figures, spread
+from tune.studies import STUDIES, held_against
+from tune.study import as_text, table
+
+SIZES = {"ablation": (8, 4), "sensitivity": (72, 8), "robustness": (20, 12), "universality": (6, 4)}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_cells_are_options_of_the_trainer(name):
+    for quick in (False, True):
+        cells = STUDIES[name](quick)
+        assert len(cells) == len(set(cells)) == SIZES[name][quick]
+        for cell in cells:
+            config = options.parse(cell.point({"preset": "study"}, 3).words())
+            assert (config.preset, config.seed) == ("study", 3)
+            for option, value in cell.options:
+                assert options.get(config, option) == value
+
+
+def test_what_is_held_against_what():
+    ablation = STUDIES["ablation"](False)
+    assert held_against("ablation", ablation[0], ablation) is None
+    assert held_against("ablation", ablation[3], ablation) == ablation[0]
+    robustness = STUDIES["robustness"](False)
+    other = held_against("robustness", robustness[-1], robustness)
+    assert (other.row, other.column) == ("full", robustness[-1].column)
+    universality = STUDIES["universality"](False)
+    assert held_against("universality", universality[0], universality) == universality[1]
+
+
+def test_paired_test_against_another_form_of_it():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5))
+    found = spread.paired(dict(enumerate(a)), {**dict(enumerate(b)), 9: 4.0})
+    assert found == pytest.approx((float((a - b).mean()), stats.ttest_rel(a, b).pvalue))
+    assert math.isnan(spread.paired({0: 1.0}, {0: 2.0})[1])
+    assert spread.summarise([1.0, 3.0]) == spread.Summary(2.0, pytest.approx(2**0.5), 2)
+
+
+def scores_of(cells, rng):
+    names = [f"{split} {metric}" for split in ("test", "valid") for metric in ("hr@10", "ndcg@10")]
+    return {
+        cell: {seed: dict.fromkeys(names, rng.uniform(0.05, 0.06)) for seed in range(3)} for cell in cells
+    }
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_table_and_figure(name, tmp_path):
+    rng = np.random.default_rng(1)
+    cells = STUDIES[name](False)
+    scores = scores_of(cells, rng)
+    del scores[cells[1]]  # a cell that has not been run, or has failed
+    rows = table(name, "some world", cells, scores) + table(name, "another", cells, scores_of(cells, rng))
+    assert len(rows) == 2 * len(cells) and rows[1]["seeds"] == 0 and rows[1]["test ndcg@10"] == ""
+    assert as_text(rows).count("\n") == len(rows) + 1
+    figures.FIGURES[name](rows, tmp_path / "figure.png")
+    figures.FIGURES[name](rows, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text()
+    assert "NDCG@10" in text and "some world" in text and "another" in text and "seeds" in text
+    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,141 @@
+"""The studies' figures, in the paper's form: readable in grey print and without colour vision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+METRICS = {"test hr@10": "HR@10", "test ndcg@10": "NDCG@10"}
+# Greys of even steps with hatches, and markers with dashes: neither needs colour.
+FILLS = ("#222222", "#ffffff", "#888888", "#cccccc", "#555555", "#eeeeee", "#aaaaaa", "#333333")
+HATCHES = ("", "///", "", "...", "\\\\\\", "xxx", "---", "++")
+MARKERS, DASHES = ("o", "s", "^", "D"), ("-", "--", "-.", ":")
+
+
+def _start(columns: int, rows: int, width: float, height: float):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched and edited
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    return figure, axes
+
+
+def _finish(figure: Any, path: Path, note: str) -> None:
+    from matplotlib import pyplot
+
+    figure.supxlabel(note, fontsize=8)
+    figure.savefig(path, dpi=160)
+    pyplot.close(figure)
+
+
+def _seeds(rows: Rows) -> str:
+    counts = sorted({row["seeds"] for row in rows if row["seeds"]})
+    several = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{several} seed{'s' if counts[-1:] != [1] else ''}"
+
+
+def _value(row: dict[str, Any], name: str) -> float:
+    return float("nan") if row[name] == "" else float(row[name])
+
+
+def bars(rows: Rows, path: Path) -> None:
+    """Groups of bars by data set, a bar a variant, a panel a metric; whiskers are standard deviations."""
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    labels = list(dict.fromkeys(_label(row) for row in rows))
+    figure, axes = _start(len(METRICS), 1, max(5.0, 1.1 * len(labels) * len(data)), 3.6)
+    width = 0.8 / len(labels)
+    for axis, (name, title) in zip(axes[0], METRICS.items(), strict=True):
+        lowest = []
+        for at, label in enumerate(labels):
+            own = {row["data"]: row for row in rows if _label(row) == label}
+            places = [i + (at - (len(labels) - 1) / 2) * width for i in range(len(data))]
+            heights = [_value(own[d], name) if d in own else float("nan") for d in data]
+            errors = [_value(own[d], f"{name} spread") if d in own else 0.0 for d in data]
+            axis.bar(
+                places, heights, width, yerr=[0.0 if e != e else e for e in errors], capsize=2,
+                color=FILLS[at % len(FILLS)], hatch=HATCHES[at % len(HATCHES)], edgecolor="black",
+                label=label, error_kw={"elinewidth": 1.0, "ecolor": "#c00000"},
+            )  # fmt: skip
+            lowest += [h for h in heights if h == h]
+        if lowest:
+            # Differences are small beside the level: the axis says where it begins.
+            axis.set_ylim(bottom=0.9 * min(lowest))
+        axis.set_xticks(range(len(data)), data)
+        axis.set_ylabel(f"test {title}")
+    axes[0][0].legend(fontsize=7, ncols=2)
+    _finish(
+        figure, path, f"Bars: means of {_seeds(rows)}; whiskers: standard deviation. Axes do not begin at 0."
+    )
+
+
+def heat_maps(rows: Rows, path: Path) -> None:
+    """NDCG@10 over loss weight and diffusion steps, a panel a module and a line a data set; darker is
+    higher.
+    """
+    import numpy as np
+
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    panels = list(dict.fromkeys(row["panel"] for row in rows))
+    figure, axes = _start(len(panels), len(data), 5.2, 4.2)
+    for line, name in zip(axes, data, strict=True):
+        for axis, panel in zip(line, panels, strict=True):
+            own = {(r["row"], r["column"]): r for r in rows if (r["data"], r["panel"]) == (name, panel)}
+            weights = list(dict.fromkeys(row for row, _ in own))
+            steps = list(dict.fromkeys(column for _, column in own))
+            values = np.array([[_value(own[w, t], "test ndcg@10") for t in steps] for w in weights])
+            image = axis.imshow(values, cmap="Greys", origin="lower", aspect="auto")
+            middle = np.nanmin(values) + 0.55 * np.ptp(values[~np.isnan(values)]) if values.size else 0
+            for (i, j), value in np.ndenumerate(values):
+                if value == value:
+                    shade = "white" if value > middle else "black"
+                    axis.text(j, i, f"{value:.4f}", ha="center", va="center", fontsize=7, color=shade)
+            axis.set_xticks(range(len(steps)), steps)
+            axis.set_yticks(range(len(weights)), weights)
+            letter = "T" if panel == "tcd" else "N"
+            axis.set_xlabel(f"diffusion steps $T_{{{letter.lower()}}}$")
+            axis.set_ylabel(f"loss weight $\\lambda_{letter}$")
+            axis.set_title(f"{panel.upper()}, {name}")
+            figure.colorbar(image, ax=axis, label="test NDCG@10")
+    _finish(figure, path, f"Test NDCG@10, darker is higher; {_seeds(rows)} a cell.")
+
+
+def lines(rows: Rows, path: Path) -> None:
+    """Metrics over the noise on the features, a line a variant, a panel a metric and data set."""
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    labels = list(dict.fromkeys(row["row"] for row in rows))
+    figure, axes = _start(len(METRICS), len(data), 4.6, 3.4)
+    for line, name in zip(axes, data, strict=True):
+        for axis, (metric, title) in zip(line, METRICS.items(), strict=True):
+            for at, label in enumerate(labels):
+                own = [row for row in rows if (row["data"], row["row"]) == (name, label)]
+                axis.errorbar(
+                    [float(row["column"]) for row in own],
+                    [_value(row, metric) for row in own],
+                    yerr=[0.0 if row["seeds"] < 2 else _value(row, f"{metric} spread") for row in own],
+                    marker=MARKERS[at % 4], linestyle=DASHES[at % 4], color=FILLS[(0, 4, 2, 6)[at % 4]],
+                    markerfacecolor="white" if at % 2 else None, capsize=2, label=label,
+                )  # fmt: skip
+            axis.set_xlabel("noise $\\sigma$, in standard deviations of each feature")
+            axis.set_ylabel(f"test {title}")
+            axis.set_title(name)
+    axes[0][0].legend(fontsize=7)
+    _finish(figure, path, f"Means of {_seeds(rows)}; whiskers: standard deviation.")
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['row']}, {row['column']}" if row["column"] else row["row"]
+
+
+FIGURES: dict[str, Callable[[Rows, Path], None]] = {
+    "ablation": bars,
+    "sensitivity": heat_maps,
+    "robustness": lines,
+    "universality": bars,
+}
