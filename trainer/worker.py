@@ -130,8 +130,8 @@ def ready_kernels(kernel: str, world: dist.World) -> None:
     """Makes the diffusion kernels ready, which rank 0 says. Raises UserError where one is asked for by name
     and cannot be had.
     """
-    if world.is_main:
-        log = logging.getLogger("mealrec")
+    log = logging.getLogger("mealrec")
+    if world.is_main and not log.handlers:
         log.addHandler(logging.StreamHandler())
         log.setLevel(logging.INFO)
     try:

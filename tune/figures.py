@@ -63,10 +63,10 @@ def bars(rows: Rows, path: Path) -> None:
                 color=FILLS[at % len(FILLS)], hatch=HATCHES[at % len(HATCHES)], edgecolor="black",
                 label=label, error_kw={"elinewidth": 1.0, "ecolor": "#c00000"},
             )  # fmt: skip
-            lowest += [h for h in heights if h == h]
+            lowest += [h - e if e == e else h for h, e in zip(heights, errors, strict=True) if h == h]
         if lowest:
             # Differences are small beside the level: the axis says where it begins.
-            axis.set_ylim(bottom=0.9 * min(lowest))
+            axis.set_ylim(bottom=max(0.0, 0.9 * min(lowest)))
         axis.set_xticks(range(len(data)), data)
         axis.set_ylabel(f"test {title}")
     axes[0][0].legend(fontsize=7, ncols=2)
