@@ -33,8 +33,9 @@ class DiffusionConfig:
     beta_start: float = _option(1e-3, "first beta of the linear schedule")
     beta_end: float = _option(2e-2, "last beta of the linear schedule")
     infer_start: int = _option(
-        -1, "step at which inference starts; -1 = the last step that keeps half of the signal (abar >= .5)"
+        -1, "step at which inference starts; -1 = the last step that keeps `infer_signal`"
     )
+    infer_signal: float = _option(0.5, "abar of the state from which inference refines, at least")
     sampler: SamplerName = _option("ddim", "reverse chain of inference")
     eta: float = _option(0.0, "noise of the DDIM sampler: 0 deterministic, 1 as much as DDPM")
     mix: float = _option(0.3, "w, share of the refined vector; the rest is the undiffused one")
@@ -55,6 +56,7 @@ class DiffusionConfig:
             self.infer_start,
             f"-1 .. {self.steps - 1}",
         )
+        _require(0 < self.infer_signal <= 1, f"{name}.infer_signal", self.infer_signal, "0 < abar <= 1")
         _require(0 <= self.mix <= 1, f"{name}.mix", self.mix, "between 0 and 1")
         _require(self.loss_weight >= 0, f"{name}.loss_weight", self.loss_weight, "at least 0")
         _require(0 <= self.eta <= 1, f"{name}.eta", self.eta, "between 0 and 1")
@@ -66,6 +68,8 @@ class TCDConfig(DiffusionConfig):
 
     mix: float = _option(0.5, "w_T, share of the refined video; the rest is the plain mean of its frames")
     loss_weight: float = _option(2.0, "lambda_T, weight of the denoising loss in the objective")
+    # Content is data: from a light corruption it is refined, from a heavier one the chain drifts.
+    infer_signal: float = _option(0.98, "abar of the state from which inference refines, at least")
     target: Literal["frames", "video"] = _option(
         "frames", "what is diffused: every frame, or the mean-pooled video"
     )

@@ -89,7 +89,7 @@ class NPD(nn.Module):
     def _infer(
         self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, sampler_steps: int
     ) -> torch.Tensor:
-        start = ops.infer_start(self.schedule, self.config.infer_start)
+        start = ops.infer_start(self.schedule, self.config.infer_start, self.config.infer_signal)
         n_R = torch.full((len(h_RD),), start, dtype=torch.int64, device=h_RD.device)
         x_RD = ops.q_sample(
             h_RD,

@@ -253,7 +253,7 @@ class TCD(nn.Module):
         """
         config, M = self.config, x0_NMD.shape[1]
         mask_R, t_N = mask_NM.flatten(), torch.zeros_like(mask_NM[:, 0], dtype=torch.int64)
-        start = ops.infer_start(self.schedule, config.infer_start)
+        start = ops.infer_start(self.schedule, config.infer_start, config.infer_signal)
         x_RD = ops.q_sample(
             x0_NMD.flatten(0, 1),
             torch.full_like(mask_R, start, dtype=torch.int64),

@@ -86,8 +86,8 @@ def _(part, name, steps, beta_start, beta_end, device):
     return torch.empty(steps + 1, dtype=torch.float32, device=device)
 
 
-def infer_start(schedule: Schedule, wanted: int = -1) -> int:
-    """The step at which inference starts: `wanted`, or where that is -1 the last step with `abar >= .5`
+def infer_start(schedule: Schedule, wanted: int = -1, signal: float = 0.5) -> int:
+    """The step at which inference starts: `wanted`, or where that is -1 the last step with `abar >= signal`
     [ours].
 
     The last state must still hold what is to be refined: from a schedule's end near zero the reverse chain
@@ -95,7 +95,7 @@ def infer_start(schedule: Schedule, wanted: int = -1) -> int:
     """
     if wanted >= 0:
         return wanted
-    return max(int(np.count_nonzero(alphas_bar(schedule) >= 0.5)) - 1, 0)
+    return max(int(np.count_nonzero(alphas_bar(schedule) >= signal)) - 1, 0)
 
 
 def chain(start: int, steps: int = 0) -> list[tuple[int, int]]:

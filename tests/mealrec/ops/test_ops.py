@@ -52,6 +52,8 @@ def test_schedules_lose_signal_and_start_where_half_is_left(name, steps):
     assert start == 0 or abar[start] >= 0.5
     assert start == steps - 1 or abar[start + 1] < 0.5
     assert infer_start(Schedule(name, steps), steps - 1) == steps - 1
+    late = infer_start(Schedule(name, steps), -1, 0.96)
+    assert late <= start and (late == 0 or abar[late] >= 0.96)
     table = tables(Schedule(name, steps), torch.device("cpu"))
     assert table.abar.dtype == torch.float32 and float(table.abar[0]) == 1.0
 
