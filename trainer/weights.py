@@ -129,13 +129,15 @@ def original_ids(run: str | Path) -> np.ndarray:
 
 
 def model_config_from(saved: dict[str, Any]) -> MealRecConfig:
-    """A MealRecConfig from its `asdict`."""
+    """A MealRecConfig from its `asdict`; an option that is younger than what was saved has its default."""
     config = MealRecConfig()
     for leaf in options.leaves(MealRecConfig):
-        value: Any = saved
-        for part in leaf.name.split("."):
-            value = value[part]
-        options.put(config, leaf.name, value)
+        *groups, last = leaf.name.split(".")
+        group = saved
+        for name in groups:
+            group = group.get(name, {})
+        if last in group:
+            options.put(config, leaf.name, group[last])
     return config
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mealrec import MealRec
+from mealrec import MealRec, MealRecConfig
 from trainer import weights
 from trainer.errors import UserError
+
+
+def test_configurations_saved_before_an_option_existed() -> None:
+    config = MealRecConfig(videos=7, dim=32)
+    config.tcd.steps = 5
+    saved = asdict(config)
+    assert weights.model_config_from(saved) == config
+    del saved["tcd"]["infer_signal"], saved["objective"]
+    assert weights.model_config_from(saved) == config
 
 
 def test_every_zero_stage_gives_the_same_weights(two_ranks: dict[int, Path]) -> None:
