@@ -428,7 +428,10 @@ def main() -> None:
                     sys.stdout.flush()
                 if device == "cuda":
                     torch.cuda.empty_cache()
-    print(f"\nwritten: {path}", *goals(rows, device), sep="\n")
+    lines = goals(rows, device)
+    reached, missed = (sum(line.startswith(word) for line in lines) for word in ("reached", "MISSED"))
+    summary = f"goals: {reached} of {len(lines)} reached, {missed} missed"
+    print(f"\nwritten: {path}", *lines, summary, sep="\n")
 
 
 if __name__ == "__main__":
