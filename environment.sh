@@ -15,7 +15,7 @@ import importlib.util, sys
 modules = "aiohttp deepspeed duckdb filelock fsspec matplotlib numpy psutil pyarrow yaml".split()
 modules += "tensorboard torch tqdm webdataset".split()
 if sys.argv[1] == "dev":
-    modules += ["pre_commit", "pytest", "ray", "ruff", "scipy"]
+    modules += ["aiohttp_cors", "pre_commit", "pytest", "ray", "ruff", "scipy"]
 if sys.version_info < (3, 10) or not all(importlib.util.find_spec(module) for module in modules):
     sys.exit(1)
 print(sys.executable)

@@ -3,6 +3,7 @@
 [train] OPTIONS           train and evaluate: the operator, or a rank where a launcher has set LOCAL_RANK
 evaluate RUN [OPTIONS]    evaluate a run's best checkpoint
 recommend RUN [OPTIONS]   the top videos of users
+submit WHERE -- OPTIONS   train on a cluster: slurm, ray or kubernetes
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import sys
 from collections.abc import Sequence
 
 from trainer import options, rundir
+from trainer.encoding import decode
 from trainer.errors import DONE, MISTAKE, EchoedError, UserError, is_mistake, line_of, report
 
-COMMANDS = {"evaluate": "trainer.evaluate", "recommend": "trainer.recommend"}
+COMMANDS = {
+    "evaluate": "trainer.evaluate",
+    "recommend": "trainer.recommend",
+    "submit": "trainer.submit.command",
+}
 
 
 def run(words: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 0 done, 2 the user's mistake, in one line on stderr."""
-    # DeepSpeed adds --local_rank, which the environment says too.
-    words = [word for word in words if not word.startswith("--local_rank=")]
+    words = decode(words)
     is_rank = "LOCAL_RANK" in os.environ
     command = words[0] if words and words[0] in ("train", *COMMANDS) else None
     rest = words[1:] if command else words

@@ -45,6 +45,9 @@ class DataConfig:
 @dataclass
 class RunDirConfig:
     dir: str | None = option(None, "run directory; none: runs/<date-time>-<preset>", saved=False)
+    host_timeout: float = option(
+        60.0, "seconds without a sign of life of another host after which every rank ends; 0: wait for ever"
+    )
 
 
 @dataclass
@@ -95,6 +98,9 @@ class RunConfig:
     seed: int = option(0, "seed of weights, sample order, noise, dropout and negatives")
     num_gpus: int = option(
         0, "ranks: GPUs, or CPU ranks where there is no GPU; 0: all GPUs, or two CPU ranks"
+    )
+    hostfile: str | None = option(
+        None, "train on several hosts by ssh: a file with a line `NAME slots=RANKS` a host", saved=False
     )
     resume: bool = field(
         default=False, metadata={"help": "continue the run in --run", "saved": False, "flag": True}

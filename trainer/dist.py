@@ -41,7 +41,8 @@ def init() -> World:
     from deepspeed.accelerator import get_accelerator
 
     local_rank = _environment("LOCAL_RANK", 0)
-    local_size = _environment("LOCAL_WORLD_SIZE", _environment("WORLD_SIZE", 1))
+    # Torch's launchers and Ray say LOCAL_WORLD_SIZE, DeepSpeed's says LOCAL_SIZE.
+    local_size = _environment("LOCAL_WORLD_SIZE", _environment("LOCAL_SIZE", _environment("WORLD_SIZE", 1)))
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
@@ -59,12 +60,17 @@ def init() -> World:
         os.environ.setdefault(name, str(value))
     # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 renames, once a step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    _forbid_compiled_collectives()
     if not torch_dist.is_initialized():
-        _forbid_compiled_collectives()
         import deepspeed
 
         deepspeed.init_distributed(accelerator.communication_backend_name(), verbose=False)
     return World(torch_dist.get_rank(), torch_dist.get_world_size(), local_rank, device)
+
+
+def master_address() -> str:
+    """Of rank 0's host, as the launcher told it."""
+    return os.environ["MASTER_ADDR"]
 
 
 def shutdown() -> None:

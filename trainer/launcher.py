@@ -1,26 +1,33 @@
-"""Starts DeepSpeed's launcher with this machine's ranks, and ends every process of it, whatever happens."""
+"""Starts DeepSpeed's launcher with the ranks of this machine or of a host file, and ends every process of it,
+whatever happens.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 import psutil
 
 from trainer import machine, rundir, watch
+from trainer.encoding import encode
 from trainer.errors import UserError
 
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ROOT = Path(__file__).resolve().parent.parent
+_FORWARDED = (rundir.RUN_VARIABLE, "DS_ACCELERATOR", "OMP_NUM_THREADS", "PATH", "TORCH_EXTENSIONS_DIR")
+_FORWARDED_PREFIXES = ("MEALREC_", "NCCL_", "GLOO_", "FI_")
 
 
 class Stopped(Exception):
@@ -32,7 +39,7 @@ class Stopped(Exception):
 
 
 def run(words: Sequence[str], *, ranks: int, on_gpu: bool, run_dir: Path) -> int:
-    """Run `deepspeed launch.sh WORDS` with `ranks` ranks to its end.
+    """Run `deepspeed launch.sh WORDS` with `ranks` ranks on this machine to its end.
 
     Returns:
         The launcher's exit code, negative for a signal.
@@ -44,22 +51,48 @@ def run(words: Sequence[str], *, ranks: int, on_gpu: bool, run_dir: Path) -> int
         Stopped: on SIGINT, SIGTERM or SIGHUP, after all processes have ended.
     """
     port = machine.free_port()
-    command = [
-        sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--master_port", str(port),
-        *_devices(ranks, on_gpu), *_script(), *words,
-    ]  # fmt: skip
+    command = [*_runner(port), *_devices(ranks, on_gpu), *_script(), *words]
+    env = _environment(on_gpu, run_dir)
+    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
+    try:
+        return _see_to_end(command, env, end_session)
+    finally:
+        watch.remove_shared_memory(port)
+
+
+def run_on_hosts(
+    words: Sequence[str], *, hostfile: str, port: int, timeout: float, on_gpu: bool, run_dir: Path
+) -> int:
+    """As `run`, on the hosts of a host file; rank 0's host has `port` free. When one host has ended, the
+    others have `timeout` seconds to end too; 0 for any time.
+    """
+    from trainer.hosts.check import SSH_OPTIONS
+
+    env = _environment(on_gpu, run_dir)
+    env["PDSH_SSH_ARGS_APPEND"] = " ".join([env.get("PDSH_SSH_ARGS_APPEND", ""), *SSH_OPTIONS])
+    with tempfile.NamedTemporaryFile("w", prefix="mealrec-environment-") as forwarded:
+        forwarded.write(_forwarded(env))
+        forwarded.flush()
+        env["DS_ENV_FILE"] = forwarded.name
+        # With --force_multi a single host is a remote one too.
+        command = [
+            sys.executable, "-m", "trainer.hosts.leash", str(timeout), *_runner(port), "--hostfile", hostfile,
+            "--force_multi", "--launcher", "pdsh", *_script(), encode(words),
+        ]  # fmt: skip
+        return _see_to_end(command, env, kill_session)
+
+
+def _runner(port: int) -> list[str]:
+    return [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--master_port", str(port)]
+
+
+def _see_to_end(command: list[str], env: dict[str, str], end: Callable[[subprocess.Popen], None]) -> int:
     with _signals_raise():
-        launcher = subprocess.Popen(
-            command,
-            env=_environment(ranks, on_gpu, run_dir),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        launcher = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             return launcher.wait()
         finally:
-            end_session(launcher)
-            watch.remove_shared_memory(port)
+            end(launcher)
 
 
 def _script() -> list[str]:
@@ -79,7 +112,7 @@ def _devices(ranks: int, on_gpu: bool) -> list[str]:
     return ["--include", "localhost:" + ",".join(device.strip() for device in ids)]
 
 
-def _environment(ranks: int, on_gpu: bool, run_dir: Path) -> dict[str, str]:
+def _environment(on_gpu: bool, run_dir: Path) -> dict[str, str]:
     env = dict(os.environ)
     env[rundir.RUN_VARIABLE] = str(run_dir.resolve())
     env[watch.OPERATOR] = watch.identity(os.getpid())
@@ -89,11 +122,23 @@ def _environment(ranks: int, on_gpu: bool, run_dir: Path) -> dict[str, str]:
     if not on_gpu:
         env["DS_ACCELERATOR"] = "cpu"
         env.pop("CUDA_VISIBLE_DEVICES", None)
-    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
     # Two environments that share a folder would rebuild each other's operations at every switch.
     cache = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mealrec" / "extensions"
     env.setdefault("TORCH_EXTENSIONS_DIR", str(cache / hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]))
     return env
+
+
+def _forwarded(env: dict[str, str]) -> str:
+    """The text of DeepSpeed's environment file: the user's own, then what other hosts need of ours."""
+    lines = []
+    for folder in (Path.home(), Path.cwd()):
+        with contextlib.suppress(OSError):
+            lines += (folder / ".deepspeed_env").read_text(encoding="utf-8").splitlines()
+    for name, value in env.items():
+        if (name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)) and name != watch.OPERATOR:
+            # DeepSpeed puts a value with such characters into double quotes for the remote shell.
+            lines.append(f"{name}=" + re.sub(r'([$"`\\])', r"\\\1", value))
+    return "".join(f"{line}\n" for line in lines if "=" in line)
 
 
 @contextlib.contextmanager
@@ -132,6 +177,25 @@ def end_session(launcher: subprocess.Popen, grace: float = GRACE_SECONDS) -> Non
             launcher.poll()
     finally:
         _send(session_members(launcher.pid), signal.SIGKILL)
+        launcher.wait()
+
+
+def kill_session(launcher: subprocess.Popen | int) -> None:
+    """End every process of a session with SIGKILL, with the ssh connections that pdsh gave sessions of their
+    own. Ranks on other hosts end as their connection does.
+
+    Not with SIGTERM: DeepSpeed's runner would answer it by ending every DeepSpeed job of every host.
+    """
+    leader = launcher if isinstance(launcher, int) else launcher.pid
+    own = psutil.Process()
+    members = set(session_members(leader))
+    for process in list(members):
+        with contextlib.suppress(psutil.Error):
+            members.update(process.children(recursive=True))
+    _send([process for process in members if process != own], signal.SIGKILL)
+    if isinstance(launcher, int):
+        own.kill()
+    else:
         launcher.wait()
 
 

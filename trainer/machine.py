@@ -66,12 +66,12 @@ def ranks(asked: int, found: int) -> int:
     return asked or min(2, cores())
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface on which nothing listens."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """A TCP port of that address ("": of all) on which nothing listens."""
     for port in random.SystemRandom().sample(PORTS, 200):
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((address, port))
                 return port
             except OSError:
                 continue

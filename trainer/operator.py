@@ -8,7 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from shards import Index
 
 DEFAULT_DATA = Path("data/default")
+SHARED_WITHIN = 10.0  # seconds after which a file of one host must be seen on the others: NFS takes its time
 # What a run keeps for its life: with another value, its checkpoint would not be a state of the run.
 _KEPT = ("seed", "data.max_length", "data.window_stride", "data.shuffle_window", "train.batch_size")
 
@@ -77,7 +80,8 @@ def join(
     """For each rank, once ranks can talk: the run to work in, and on rank 0 a lock to hold while it lives.
 
     The run is the one that the operator prepared; with no operator rank 0 prepares it here from what was
-    `asked`. `config.run.dir` is set and `config.resume` is as asked. `broadcast(value)` returns rank 0's
+    `asked`. `config.run.dir` is set, and `config.resume` is as rank 0 was asked: a rank that a scheduler
+    starts later may have seen a run directory that rank 0 has just made. `broadcast(value)` returns rank 0's
     value on every rank.
 
     Raises:
@@ -94,14 +98,27 @@ def join(
                 lock = rundir.worker_lock(run_dir)
         except Exception as caught:
             error, failure = caught, line_of(caught)
-    run_dir, failure = broadcast((run_dir, failure))
+    run_dir, resume, failure = broadcast((run_dir, asked.resume, failure))
     if error is not None:
         raise error
     if failure is not None:
         raise EchoedError(failure)
-    config = options.load(Path(run_dir) / rundir.CONFIG)
-    config.run.dir, config.resume = run_dir, asked.resume
+    config = _shared_config(Path(run_dir))
+    config.run.dir, config.resume = run_dir, resume
     return config, lock
+
+
+def _shared_config(run_dir: Path) -> RunConfig:
+    """The run's configuration as this rank sees it. Raises UserError on a host that does not see the run."""
+    path = run_dir / rundir.CONFIG
+    deadline = time.monotonic() + SHARED_WITHIN
+    while not path.is_file():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{run_dir} is not seen on {socket.gethostname()}: --run must lie where all hosts share it"
+            )
+        time.sleep(0.2)
+    return options.load(path)
 
 
 def check(config: RunConfig, *, world: int, on_gpu: bool) -> tuple[Index, Batching]:
@@ -118,10 +135,7 @@ def check(config: RunConfig, *, world: int, on_gpu: bool) -> tuple[Index, Batchi
     config.train.batch_size = batching.batch_size
     if config.init_from and not (Path(config.init_from) / rundir.CONFIG).is_file():
         raise UserError(f"--init_from: {config.init_from} holds no run: no {rundir.CONFIG} there")
-    if config.data.path is None:
-        make_default_data(DEFAULT_DATA)
-        config.data.path = str(DEFAULT_DATA)
-    _make_absolute(config)
+    _settle_data(config)
     index = Index.load(config.data.path)
     model = config.model
     model.videos, model.frames, model.width = index.videos, index.frames, index.width
@@ -131,8 +145,13 @@ def check(config: RunConfig, *, world: int, on_gpu: bool) -> tuple[Index, Batchi
     return index, batching
 
 
-def _make_absolute(config: RunConfig) -> None:
-    """So that a run is continued and evaluated from any directory."""
+def _settle_data(config: RunConfig) -> None:
+    """Make the default data where none are named; paths become absolute, so that a run is continued and
+    evaluated from any directory.
+    """
+    if config.data.path is None:
+        make_default_data(DEFAULT_DATA)
+        config.data.path = str(DEFAULT_DATA)
     for name in ("data.path", "data.cache_dir", "init_from", "deepspeed_config"):
         path = options.get(config, name)
         if path is not None and "://" not in path and not path.startswith("pipe:"):
@@ -233,29 +252,55 @@ def dry_run(config: RunConfig, *, world: int, on_gpu: bool) -> None:
 def main(words: Sequence[str]) -> int:
     """Run the operator. Returns the exit code."""
     config = options.parse(words)
-    gpus = machine.gpus()
-    world = machine.ranks(config.num_gpus, len(gpus))
+    place = _place(config)
     if config.dry_run:
-        dry_run(config, world=world, on_gpu=bool(gpus))
+        dry_run(config, world=place.world, on_gpu=place.on_gpu)
         return DONE
-    prepared = prepare(config, world=world, on_gpu=bool(gpus))
+    prepared = prepare(config, world=place.world, on_gpu=place.on_gpu)
     run_dir = prepared.run_dir
     if prepared.finished:
         print(f"{run_dir} is finished: its results are in {run_dir / rundir.RESULTS}")
         return DONE
     shown = os.path.relpath(run_dir) if run_dir.is_relative_to(Path.cwd()) else str(run_dir)
     print(f"run {shown}: {prepared.batching}", flush=True)
-    return _supervise(words, prepared, on_gpu=bool(gpus), shown=shlex.quote(shown))
+    return _supervise(words, prepared, place, shown=shlex.quote(shown))
 
 
-def _supervise(words: Sequence[str], prepared: Prepared, *, on_gpu: bool, shown: str) -> int:
+@dataclass(frozen=True)
+class Place:
+    """Where the ranks will be; `port` is rank 0's on the hosts of a host file, and None on this machine."""
+
+    world: int
+    on_gpu: bool
+    port: int | None = None
+
+
+def _place(config: RunConfig) -> Place:
+    """Raises UserError where this machine, or a host of the host file, cannot take its ranks."""
+    if config.hostfile is None:
+        found = machine.gpus()
+        return Place(machine.ranks(config.num_gpus, len(found)), bool(found))
+    from trainer.hosts import check, hostfile
+
+    pool = hostfile.read(config.hostfile)
+    _settle_data(config)
+    found = check.check(pool, config.data.path)
+    return Place(sum(host.slots for host in pool), found.on_gpu, found.port)
+
+
+def _supervise(words: Sequence[str], prepared: Prepared, place: Place, *, shown: str) -> int:
     """Start the ranks, see them end, and say in one line what went wrong. Returns the exit code."""
     from trainer import launcher
 
     again = f"continue with ./launch.sh --run {shown} --resume"
     rundir.take_mistake(prepared.run_dir)
     try:
-        code = launcher.run(words, ranks=prepared.batching.world, on_gpu=on_gpu, run_dir=prepared.run_dir)
+        where = {"on_gpu": place.on_gpu, "run_dir": prepared.run_dir}
+        if place.port is None:
+            code = launcher.run(words, ranks=place.world, **where)
+        else:
+            where |= {"hostfile": prepared.config.hostfile, "timeout": prepared.config.run.host_timeout}
+            code = launcher.run_on_hosts(words, port=place.port, **where)
     except launcher.Stopped as stopped:
         print(f"stopped by {stopped.name}; {again}", file=sys.stderr)
         return FAILED

@@ -33,7 +33,7 @@ FROM_DATA = {
 
 _DESCRIPTION = """Trains MealRec. Started as `./launch.sh` it makes its environment and data, starts the ranks
 and evaluates; `deepspeed launch.sh` takes the same options. Other commands, each with its own --help:
-`./launch.sh evaluate RUN`, `./launch.sh recommend RUN`."""
+`./launch.sh evaluate RUN`, `./launch.sh recommend RUN`, `./launch.sh submit WHERE -- OPTIONS`."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
         file = Path(values["run.dir"]) / rundir.CONFIG
         if not file.is_file():
             raise UserError(f"--resume: {values['run.dir']} holds no run: no {rundir.CONFIG} there")
+    if values.get("hostfile") and "num_gpus" in values:
+        raise UserError("--num_gpus and --hostfile exclude each other: the ranks are the host file's slots")
     saved = read(file) if file else {}
     config = presets.make(values.get("preset", saved.get("preset", "default")))
     for name, value in {**saved, **values}.items():

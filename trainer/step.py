@@ -35,6 +35,7 @@ class StepReport:
     lr: float
     grad_norm: float
     seconds: float
+    preempted: bool = False  # a rank was told to make room
 
 
 class TrainStep:
@@ -49,6 +50,7 @@ class TrainStep:
         rate: Callable[[int], float] | None,
         join: Callable[[Batch], Batch] | None = None,
         name_user: Callable[[int], Any] = str,
+        told: Callable[[], bool] = bool,
     ) -> None:
         """
         Args:
@@ -57,8 +59,10 @@ class TrainStep:
             join: adds the features of a batch that is already on the device; None where the stream has done
                 it.
             name_user: sample_id -> the user's original id, for the message of a non-finite loss.
+            told: whether this rank was told to make room.
         """
-        self.engine, self.world, self.rate, self.join, self.name_user = engine, world, rate, join, name_user
+        self.engine, self.world, self.rate, self.join = engine, world, rate, join
+        self.name_user, self.told = name_user, told
         self.model = engine.module
         self._seed = torch.tensor(seed, dtype=torch.int64, device=world.device)
         # Only there does DeepSpeed keep no norm of its own: with ZeRO or bf16 its optimiser wrapper does.
@@ -88,7 +92,7 @@ class TrainStep:
         norm = gradient_norm(self.model.parameters()) if self._own_norm else sums.new_zeros(())
         means = sums / torch.stack([*counts.values()]).clamp_min(1)
         # The one transfer from the device in a step.
-        loss, own_norm, samples, cells, real_cells, *parts = torch.cat(
+        loss, own_norm, samples, cells, real_cells, told, *parts = torch.cat(
             [torch.stack([total.double(), norm.double()]), sizes, means]
         ).tolist()
         nonfinite.check(loss, own_norm, self, batches, epoch, step)
@@ -105,6 +109,7 @@ class TrainStep:
             self.engine.get_lr()[0],
             own_norm if self._own_norm else float(self.engine.get_global_grad_norm() or 0.0),
             time.perf_counter() - started,
+            preempted=bool(told),
         )
 
     def _prepare(self, batch: Batch, step: int) -> Batch:
@@ -118,7 +123,9 @@ class TrainStep:
         return batch
 
     def _global_counts(self, batches: list[Batch]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Over the global batch: float64 counts by loss, and [samples, cells, real cells]."""
+        """Over the global batch: float64 counts by loss, and [samples, cells, real cells, ranks told to make
+        room].
+        """
         local: torch.Tensor | None = None
         for batch in batches:
             counts = self.model.counts(batch)
@@ -132,5 +139,6 @@ class TrainStep:
                 ]
             )
             local = row if local is None else local + row
+        local = torch.cat([local, local.new_tensor([self.told()])])
         dist.all_reduce_sum(local)
-        return dict(zip(counts, local[:-3], strict=True)), local[-3:]
+        return dict(zip(counts, local[:-4], strict=True)), local[-4:]

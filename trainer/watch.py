@@ -19,6 +19,7 @@ import psutil
 OPERATOR = "MEALREC_OPERATOR"  # environment variable: pid and start time of the operator, "pid:time"
 POLL_SECONDS = 0.5
 _RUNNING_FAILED = 1
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "csh", "tcsh")
 
 
 def identity(pid: int) -> str:
@@ -53,13 +54,26 @@ def ancestors() -> list[Watched]:
     watched = [Watched(parent)]
     with contextlib.suppress(psutil.Error):
         if "deepspeed.launcher.launch" in psutil.Process(parent).cmdline():
-            runner = psutil.Process(parent).ppid()
-            if runner > 1:
-                watched.append(Watched(runner, role="DeepSpeed runner"))
+            watched += _above(psutil.Process(parent))
     if OPERATOR in os.environ:
         pid, created = os.environ[OPERATOR].split(":")
         watched.append(Watched(int(pid), float(created), role="operator"))
     return watched
+
+
+def _above(launch: psutil.Process) -> list[Watched]:
+    """DeepSpeed's runner; on a host that it reached by ssh, the shell and the server of that connection."""
+    found = []
+    for process in launch.parents():
+        if process.pid == 1:
+            break
+        name = process.name()
+        if name.startswith("sshd"):
+            return [*found, Watched(process.pid, role="ssh connection")]
+        found.append(Watched(process.pid, role="DeepSpeed runner"))
+        if name not in _SHELLS:
+            break
+    return found
 
 
 def start() -> threading.Thread:
@@ -76,16 +90,16 @@ def _watch(watched: list[Watched], parent: int) -> NoReturn:
     while True:
         for process in watched:
             if process.is_gone():
-                _end(f"{process.role} (process {process.pid})")
+                end_rank(f"its {process.role} (process {process.pid}) is gone")
         if os.getppid() != parent:
-            _end(f"launcher (process {parent})")
+            end_rank(f"its launcher (process {parent}) is gone")
         pause.wait(POLL_SECONDS)
 
 
-def _end(lost: str) -> NoReturn:
+def end_rank(reason: str) -> NoReturn:
     """End this rank and its loader processes at once: the main thread may hang in a collective for ever."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"rank {os.environ.get('RANK', '?')} ends: its {lost} is gone", file=sys.stderr, flush=True)
+        print(f"rank {os.environ.get('RANK', '?')} ends: {reason}", file=sys.stderr, flush=True)
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

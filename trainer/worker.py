@@ -18,6 +18,7 @@ from trainer import (
     engine,
     environment,
     final,
+    heartbeat,
     operator,
     options,
     rundir,
@@ -32,6 +33,7 @@ from trainer.callbacks.evaluation import Evaluation
 from trainer.callbacks.log import Log
 from trainer.callbacks.metrics_file import MetricsFile
 from trainer.callbacks.monitor import Monitor
+from trainer.callbacks.preemption import Preempted, Preemption
 from trainer.callbacks.progress_bar import ProgressBar
 from trainer.callbacks.results import Results
 from trainer.config import RunConfig
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     watch.start()
     try:
         run(argv)
-    except NonFiniteError as error:
+    except (NonFiniteError, Preempted) as error:
         if os.environ["RANK"] == "0":
             print(f"error: {error}", file=sys.stderr, flush=True)
         return FAILED
@@ -76,7 +78,9 @@ def run(argv: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
         asked, is_main=world.is_main, world=world.size, on_gpu=world.on_gpu, broadcast=dist.broadcast_object
     )
     try:
+        beating = heartbeat.start(world, config.run.host_timeout)
         train(config, world, callbacks)
+        heartbeat.stop(beating)
     finally:
         if lock is not None:
             lock.release()
@@ -159,15 +163,6 @@ def build_loop(
             user_ids.extend(inputs.index.user_ids())
         return user_ids[sample_id]
 
-    step = TrainStep(
-        built,
-        world,
-        seed=config.seed,
-        join=inputs.join,
-        name_user=name_user,
-        rate=(lambda index: engine.learning_rate(index, total, config.train)) if own_schedule else None,
-    )
-
     valid = inputs.eval_stream("valid", settings_eval)
 
     def prepare(batch: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +186,7 @@ def build_loop(
         patience=config.train.patience,
     )
     checkpointing = Checkpointing(checkpoints, evaluation, every_steps=config.train.save_every_steps)
+    preemption = Preemption(checkpointing)
     results = Results(
         run / rundir.RESULTS,
         lambda: final.evaluate_best(config, inputs),
@@ -203,9 +199,18 @@ def build_loop(
         metrics = run / rundir.METRICS
         callbacks += [MetricsFile(metrics), ProgressBar(stream.steps_per_epoch, config.train.max_epochs)]
         callbacks += [Monitor(built.monitor)] if built.monitor.enabled else []
-    callbacks += [checkpointing]
+    callbacks += [checkpointing, preemption]
     callbacks += [Curves(run / rundir.METRICS, run / CURVES)] if world.is_main else []
     callbacks += [*more, results]  # its file says that the run is finished, so it is the last
+    step = TrainStep(
+        built,
+        world,
+        seed=config.seed,
+        join=inputs.join,
+        name_user=name_user,
+        told=preemption.told,
+        rate=(lambda index: engine.learning_rate(index, total, config.train)) if own_schedule else None,
+    )
     return Loop(step, stream, callbacks, Progress(), config.train.max_epochs)
 
 

@@ -90,3 +90,8 @@ def losses(run: Path) -> list[tuple[float, ...]]:
 def results(run: Path) -> dict[str, Any]:
     """results.json."""
     return json.loads((run / "results.json").read_text())
+
+
+def environment(run: Path) -> dict[str, Any]:
+    """environment.json."""
+    return json.loads((run / "environment.json").read_text())

@@ -27,20 +27,21 @@ class Checkpointing(Callback):
             return  # the end of the epoch saves the same weights in a moment
         due = self.every_steps and progress.step % self.every_steps == 0
         if due or self.evaluation.improved(progress.step):
-            self._save(loop)
+            self.save(loop)
 
     def on_epoch_end(self, loop: Loop) -> None:
-        self._save(loop)
+        self.save(loop)
 
     def on_end(self, loop: Loop) -> None:
         if self._saved != (loop.progress.step, loop.progress.epoch):
-            self._save(loop)
+            self.save(loop)
 
     def resumed(self, loop: Loop) -> None:
         """The weights at hand are those of a checkpoint."""
         self._saved = (loop.progress.step, loop.progress.epoch)
 
-    def _save(self, loop: Loop) -> None:
+    def save(self, loop: Loop) -> None:
+        """A checkpoint of now."""
         self._saved = (loop.progress.step, loop.progress.epoch)
         best = self.evaluation.best["step"] if self.evaluation.best else None
         self.checkpoints.save(loop, best_step=best)

@@ -1,0 +1,140 @@
+"""Memory and traffic of a rank for ZeRO 0 to 3, measured at worlds 1, 2 and 4 on the CPU, beside what
+`trainer.estimate` says.
+
+    python -m bench.scaling [--worlds 1 2 4] [--stages 0 1 2 3]
+
+Both are linear in the videos once a run is large, so each is measured at two sizes and divided by the
+difference: bytes a rank per parameter. Memory is the peak resident size of a rank; traffic is what the
+loopback device counts in a step, divided by the ranks, in a network namespace where nothing else speaks.
+Needs Linux and `unshare`. Writes bench/results/scaling-cpu.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = (200_000, 600_000)  # videos
+DIM, STEPS = 64, 3
+
+
+def rank(stage: int, videos: int, out: Path) -> None:
+    """One rank: builds the engine as a run does, takes some steps, says what it took."""
+    import resource
+
+    import torch
+
+    from mealrec import MealRec, MealRecConfig
+    from trainer import dist, ds_config, engine
+    from trainer.batching import resolve
+    from trainer.config import TrainConfig
+    from trainer.step import TrainStep
+
+    world = dist.init()
+    train = TrainConfig(zero_stage=stage, tensorboard=False, precision="fp32")
+    batching = resolve(64, 64 // world.size, world.size)
+    config = MealRecConfig(videos=videos, max_length=10, dim=DIM)
+    config.objective.softmax, config.objective.negatives = "sampled", 256
+    model = MealRec(config, seed=0, train_counts=torch.ones(videos + 1, dtype=torch.int64))
+    built = engine.build(model, train, ds_config.derive(train, batching, precision="fp32"))
+    step = TrainStep(built, world, seed=0, rate=None)
+    item = torch.randint(
+        1, videos + 1, (batching.micro_batch_size, 11), generator=torch.Generator().manual_seed(1)
+    )
+    batch = {
+        "sample_id": torch.arange(len(item)),
+        "offset": torch.zeros(len(item), dtype=torch.int64),
+        "item": item[:, :-1],
+        "target": item[:, 1:],
+        "weight": torch.ones(len(item)),
+    }
+    sent = 0
+    for index in range(STEPS):
+        dist.barrier()
+        before = loopback()
+        step([batch], 0, index)
+        dist.barrier()
+        sent = loopback() - before
+    if world.is_main:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        count = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+        out.write_text(json.dumps({"peak": peak, "traffic": sent / world.size, "parameters": count}))
+    dist.barrier()
+    dist.shutdown()
+
+
+def loopback() -> int:
+    """Bytes that the loopback device has carried."""
+    line = next(
+        line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:")
+    )
+    return int(line.split(":")[1].split()[0])
+
+
+def measure(stage: int, world: int, videos: int) -> dict[str, float]:
+    """Runs `world` ranks in a namespace of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "said.json"
+        command = [sys.executable, "-m", "bench.scaling", "--rank", str(stage), str(videos), str(out)]
+        loop = f'ip link set lo up; for r in $(seq 0 {world - 1}); do RANK=$r LOCAL_RANK=$r "$@" & done; wait'
+        environment = os.environ | {
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29400",
+            "DS_ACCELERATOR": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "MALLOC_TRIM_THRESHOLD_": "0",
+        }
+        done = subprocess.run(
+            ["unshare", "-n", "bash", "-c", loop, "bash", *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if not out.exists():
+            sys.exit(f"error: {' '.join(command)}: {done.stderr[-2000:]}")
+        return json.loads(out.read_text())
+
+
+def estimated(stage: int, world: int) -> float:
+    """Bytes a parameter of a rank, as `trainer.estimate` has them in fp32."""
+    share = {needed: world if stage >= needed else 1 for needed in (1, 2, 3)}
+    return 4 / share[3] + 4 / share[2] + (12 if stage else 8) / share[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__.split("\n")[0])
+    parser.add_argument("--worlds", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--rank", nargs=3, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.rank:
+        return rank(int(asked.rank[0]), int(asked.rank[1]), Path(asked.rank[2]))
+    path = RESULTS / "scaling-cpu.csv"
+    columns = ("stage", "world", "memory a parameter", "estimated", "traffic a parameter")
+    print(*(f"{column:>20}" for column in columns))
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for stage in asked.stages:
+            for world in asked.worlds:
+                small, large = (measure(stage, world, videos) for videos in SIZES)
+                more = large["parameters"] - small["parameters"]
+                row = [stage, world, (large["peak"] - small["peak"]) / more, estimated(stage, world)]
+                row.append((large["traffic"] - small["traffic"]) / more)
+                row[2:] = [round(value, 2) for value in row[2:]]
+                writer.writerow(row)
+                file.flush()
+                print(*(f"{value:>20}" for value in row), flush=True)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""A Ray cluster of two hosts: a submitted job trains to the same losses; after the head is gone, a new job
+continues the run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import hosts
+from tests.cluster.conftest import await_steps
+from tests.cluster.ray import Ray, ray
+from tests.trainer import runs
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(shared: Path) -> Iterator[Ray]:
+    reason = hosts.missing()
+    if reason:
+        pytest.skip(reason)
+    with hosts.hosts() as both, ray(both) as up:
+        yield up
+
+
+def submit(cluster: Ray, run: Path, words: list[str]) -> str:
+    """The job's number."""
+    command = [sys.executable, "-m", "trainer", "submit", "ray", "--address", cluster.address, "--nodes", "2"]
+    whole = shlex.join([*command, "--", "--run", str(run), *words])
+    done = cluster.hosts.run("n1", ["bash", "-c", whole], 120, env=cluster.environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return re.search(r"submitted as (\w+)", done.stdout)[1]
+
+
+def test_trains_to_the_losses_of_one_host(cluster: Ray, shared: Path, words: list[str], expected) -> None:  # noqa: ANN001
+    run = shared / "ray"
+    job = submit(cluster, run, words)
+    assert cluster.wait_for_end(job, 300) == "SUCCEEDED", cluster.logs(job)
+    assert runs.losses(run) == expected
+    assert {device["host"] for device in runs.environment(run)["devices"]} == set(hosts.NAMES)
+
+
+def test_head_node_restarts(cluster: Ray, shared: Path, words: list[str], expected) -> None:  # noqa: ANN001
+    run = shared / "ray-head"
+    submit(cluster, run, [*words, "--train.save_every_steps", "2"])
+    await_steps(run, 5)
+    cluster.stop()
+    assert not (run / "results.json").exists()
+    cluster.start_head()
+    cluster.start_node()
+    job = submit(cluster, run, ["--resume"])
+    assert cluster.wait_for_end(job, 300) == "SUCCEEDED", cluster.logs(job)
+    assert runs.losses(run) == expected
