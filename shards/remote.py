@@ -4,9 +4,9 @@ A data set's address is a URL for fsspec (`s3://bucket/set`, `https://host/set`,
 WebDataset command `pipe:COMMAND`, where `{}` stands for the file inside the data set (`pipe:aws s3 cp
 s3://bucket/set/{} -`); without `{}` the file is appended (`pipe:ssh host cat /set`).
 
-The cache serves all processes of a host: a file is fetched under a lock, next to its place, checked against
-the size and sha256 of the index and only then moved there, so that a killed or broken transfer leaves nothing
-that is read.
+The cache, whose size `shards.cache` bounds, serves all processes of a host: a file is fetched under a lock,
+next to its place, checked against the size and sha256 of the index and only then moved there, so that a
+killed or broken transfer leaves nothing that is read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from . import cache
 from .errors import DataError
 from .reader import file_sha256
 
@@ -55,6 +56,7 @@ def fetch(base: str, file: str, size: int | None = None, sha256: str | None = No
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if sha256 is None or not target.is_file() or _fault(target, size, sha256):
+                cache.make_room(cache_root(), folder, size or 0)
                 _transfer(locate(base, file), target, size, sha256)
     except OSError as error:
         raise DataError(f"{target}: the cache cannot be written: {error}") from None

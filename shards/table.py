@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from . import cache
 from .batch import Batch
 from .errors import DataError
 from .reader import read_feature_shard
@@ -61,9 +62,11 @@ class FeatureTable:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with _announced(FileLock(f"{folder}.lock"), folder):
                     if not folder.is_dir():  # else another process has filled it while we waited
+                        cache.make_room(cache_root(cache_dir), folder, _size(index))
                         _fill(index, folder)
             except OSError as error:
                 raise DataError(f"{folder}: the feature table cannot be written: {error}") from None
+        cache.use(folder)
         return _checked(folder, index)
 
     def to(self, device: torch.device | str) -> FeatureTable:
@@ -112,14 +115,22 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _shape(index: Index) -> tuple[int, int, int]:
+    """A row for each video, and row 0 for padding."""
+    return index.videos + 1, index.frames, index.width
+
+
+def _size(index: Index) -> int:
+    """Bytes of the table's features."""
+    return int(np.prod(_shape(index), dtype=np.int64)) * np.dtype(index.features.dtype).itemsize
+
+
 def _fill(index: Index, folder: Path) -> None:
     """Write the table next to its place and move it there when it is whole. Called under the lock."""
     for left in folder.parent.glob(f"{folder.name}.partial-*"):  # of killed processes
         shutil.rmtree(left, ignore_errors=True)
-    shape = (index.videos + 1, index.frames, index.width)
-    dtype = np.dtype(index.features.dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    _say(f"filling the feature table of {index.name}: {size / 1e6:.0f} MB in {folder}")
+    shape, dtype = _shape(index), np.dtype(index.features.dtype)
+    _say(f"filling the feature table of {index.name}: {_size(index) / 1e6:.0f} MB in {folder}")
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir()
     try:

@@ -19,7 +19,7 @@ import torch.distributed as torch_dist
 
 from trainer import dist, watch
 
-SIGNS_PER_TIMEOUT = 6
+SIGNS_PER_TIMEOUT = 6  # as often as a rank says that it lives
 
 
 class Heartbeat:

@@ -84,7 +84,7 @@ def test_pytorch_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name: part["replicas"] for name, part in replicas.items()} == {"Master": 1, "Worker": 2}
     assert job["spec"]["nprocPerNode"] == "8"
     container = replicas["Worker"]["template"]["spec"]["containers"][0]
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert container["command"][-4:] == SHARED[1:]
     assert "Worker" not in manifest(capsys)["spec"]["pytorchReplicaSpecs"]
 

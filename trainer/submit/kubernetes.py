@@ -95,7 +95,7 @@ def ray_job(job: Job, asked: argparse.Namespace) -> dict[str, Any]:
 def pod(job: Job, asked: argparse.Namespace, container: dict[str, Any]) -> dict[str, Any]:
     """A pod with the shared volume, and shared memory for NCCL: 64 MiB, the default, is too little."""
     limits = {"cpu": asked.cpus, "memory": asked.memory} | (
-        {"nvidia.com/gpu": job.ranks} if job.on_gpu else {}
+        {"nvidia.com/gpu": str(job.ranks)} if job.on_gpu else {}
     )
     variables = {"PYTHONPATH": SOURCE, "MEALREC_CACHE": "/tmp/mealrec"}
     variables |= {} if job.on_gpu else {"DS_ACCELERATOR": "cpu"}

@@ -1,0 +1,91 @@
+"""What happens when something breaks in a run over two hosts, and how long until every rank has ended.
+
+    python -m bench.faults [--timeout 60] [FAULT ...]
+
+The hosts are network namespaces of this machine, as in the tests (root, and Debian's iproute2, openssh-server
+and pdsh). Each fault comes in mid-training. Writes bench/results/faults.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shards.synth import synthesise
+from tests.cluster import hosts
+from tests.cluster.hosts import NAMES, Hosts
+from tests.trainer import runs
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RANK, OPERATOR = "launch.sh --local_rank", "launch.sh --hostfile"
+
+
+def kill(both: Hosts, name: str, text: str, signal: str, which: int) -> None:
+    both.run(name, ["kill", f"-{signal}", str(both.processes(name, text)[which])])
+
+
+FAULTS: dict[str, Callable[[Hosts], None]] = {
+    "rank killed": lambda both: kill(both, "n2", RANK, "KILL", -1),
+    "link cut": lambda both: both.cut("n2"),
+    "host lost": lambda both: both.shut_down("n2"),
+    "operator interrupted": lambda both: kill(both, "n1", OPERATOR, "INT", 0),
+    "operator killed": lambda both: kill(both, "n1", OPERATOR, "KILL", 0),
+}
+
+
+def measure(fault: str, folder: Path, timeout: float) -> tuple[int, float, float]:
+    """(exit code of the operator, seconds to its end, seconds until no rank is left on any living host)."""
+    run, hostfile = folder / fault.replace(" ", "-"), folder / "hosts"
+    hostfile.write_text("".join(f"{name} slots=1\n" for name in NAMES))
+    words = ["--preset", "study", "--data", str(folder / "world"), "--train.max_epochs", "99"]
+    words += ["--train.log_every", "1", "--run.host_timeout", str(timeout)]
+    with hosts.hosts() as both:
+        operator = both.start(
+            "n1",
+            [str(ROOT / "launch.sh"), "--hostfile", str(hostfile), "--run", str(run), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while len(runs.losses(run)) < 5:
+            if operator.poll() is not None:
+                sys.exit(f"error: the run ended before the fault with exit code {operator.returncode}")
+            time.sleep(0.1)
+        started = time.monotonic()
+        FAULTS[fault](both)
+        code = operator.wait(timeout + 60)
+        ended = time.monotonic() - started
+        living = [name for name in NAMES if not (fault == "host lost" and name == "n2")]
+        while any(both.processes(name, RANK) for name in living):
+            time.sleep(0.1)
+        return code, ended, time.monotonic() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.split("\n")[0])
+    parser.add_argument("faults", nargs="*", choices=[[], *FAULTS], help="default: all")
+    parser.add_argument("--timeout", type=float, default=60, help="of --run.host_timeout (default: 60)")
+    asked = parser.parse_args()
+    if reason := hosts.missing():
+        sys.exit(f"error: {reason}")
+    os.environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with tempfile.TemporaryDirectory() as folder, open(RESULTS / "faults.csv", "w", newline="") as file:
+        synthesise(Path(folder) / "world")
+        writer = csv.writer(file)
+        writer.writerow(["fault", "host timeout", "exit code", "operator ended", "no rank left"])
+        for fault in asked.faults or FAULTS:
+            code, ended, gone = measure(fault, Path(folder), asked.timeout)
+            writer.writerow([fault, asked.timeout, code, round(ended, 1), round(gone, 1)])
+            file.flush()
+            print(f"{fault:<22} exit code {code:>3}, after {ended:5.1f} s; no rank left after {gone:5.1f} s")
+
+
+if __name__ == "__main__":
+    main()
