@@ -99,12 +99,13 @@ def notes(ledger: Ledger) -> Any:
 
 
 def connect(address: str | None, variables: dict[str, str]) -> None:
-    """Joins the cluster, or starts Ray on this machine, on loopback alone. Raises UserError where no cluster
-    answers.
+    """Joins the cluster (in a submitted job its own), or starts Ray here, on loopback alone. Raises UserError
+    where no cluster answers.
     """
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
     here = {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         ray.init(address, runtime_env={"env_vars": variables}, log_to_driver=False, **here)

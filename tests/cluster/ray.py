@@ -6,6 +6,7 @@ python -m tests.cluster.ray COMMAND ...     # runs COMMAND on n1 while Ray is up
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import socket
 import sys
@@ -67,8 +68,8 @@ class Ray:
 
     def status(self, job: str) -> str:
         """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-        words = self.call(f"job status --address {self.address} {job}").split()
-        return next(word.strip(".!'\"").upper() for word in reversed(words) if word.strip(".!'\"").isupper())
+        said = self.call(f"job status --address {self.address} {job}")
+        return re.findall("PENDING|RUNNING|SUCCEEDED|FAILED|STOPPED", said.upper())[-1]
 
     def wait_for_end(self, job: str, seconds: float) -> str:
         """The status in which a job ends."""

@@ -4,6 +4,7 @@ continues the run.
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster import hosts
 from tests.cluster.conftest import await_steps
@@ -57,3 +59,16 @@ def test_head_node_restarts(cluster: Ray, shared: Path, words: list[str], expect
     job = submit(cluster, run, ["--resume"])
     assert cluster.wait_for_end(job, 300) == "SUCCEEDED", cluster.logs(job)
     assert runs.losses(run) == expected
+
+
+def test_sweep_as_a_submitted_job(cluster: Ray, shared: Path, data: Path) -> None:
+    space, out = shared / "space.yaml", shared / "sweep"
+    fixed = {"preset": "study", "model.dim": 16, "train.max_epochs": 1, "model.tcd.enabled": False}
+    space.write_text(yaml.safe_dump({"search": "grid", "space": {"model.npd.steps": [2, 5]}, "fixed": fixed}))
+    sweep = [sys.executable, "-m", "tune", "sweep", str(space), "--data", str(data), "--out", str(out)]
+    cluster.call(f"job submit --address {cluster.address} -- {shlex.join(sweep)}", 300)
+    with open(out / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model.npd.steps"], row["status"]) for row in rows] == [("2", "finished"), ("5", "finished")]
+    ran_on = {runs.environment(run)["devices"][0]["host"] for run in (out / "runs").iterdir()}
+    assert ran_on == set(hosts.NAMES)  # a core each: two trials at once take both
