@@ -34,6 +34,7 @@ def run(words: Sequence[str]) -> int:
     try:
         if module == "trainer.worker":
             _answer_options(rest)
+            importlib.import_module("trainer.hosts.hostfile").refuse_missing()
         return importlib.import_module(module).main(rest) or DONE
     except Exception as error:
         if not is_mistake(error):

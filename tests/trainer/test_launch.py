@@ -114,6 +114,15 @@ def test_ranks_of_a_killed_deepspeed_end(stand_in: Path, tmp_path: Path, launch:
     assert "ends: its DeepSpeed runner" in (tmp_path / "output").read_text()
 
 
+def test_host_file_that_deepspeed_would_overlook(root: Path, tmp_path: Path, launch: Launch) -> None:
+    nowhere, port = str(tmp_path / "nowhere"), str(machine.free_port())
+    process = launch(
+        ["deepspeed", "--hostfile", nowhere, "--master_port", port, str(root / "launch.sh"), "--seed", "1"]
+    )
+    assert process.wait(timeout=60) == 2, (tmp_path / "output").read_text()
+    assert f"error: --hostfile {nowhere}: no such file" in (tmp_path / "output").read_text()
+
+
 @pytest.mark.parametrize("way", ["operator", "deepspeed --num_gpus 2"])
 def test_help_is_printed_once(way: str, root: Path, tmp_path: Path, launch: Launch) -> None:
     port = ["--master_port", str(machine.free_port())]

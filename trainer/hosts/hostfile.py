@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from trainer.errors import UserError
 
@@ -45,3 +50,20 @@ def read(path: str | Path) -> list[Host]:
     if not hosts:
         raise UserError(f"--hostfile {path} names no host: expected lines NAME slots=N")
     return list(hosts.values())
+
+
+def refuse_missing() -> None:
+    """For a rank that `deepspeed --hostfile FILE` has started: raises UserError where there is no such file.
+
+    DeepSpeed only warns, and trains on this host alone.
+    """
+    with contextlib.suppress(psutil.Error):
+        launch = psutil.Process(os.getppid())
+        if "deepspeed.launcher.launch" not in launch.cmdline():
+            return
+        runner = launch.parent()
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("-H", "--hostfile")
+        path = parser.parse_known_args(runner.cmdline())[0].hostfile
+        if path and not (Path(runner.cwd()) / path).is_file():
+            raise UserError(f"--hostfile {path}: no such file; DeepSpeed would train on this host alone")
