@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -126,15 +127,19 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
             calls["torch.compile"] = lambda i: made(*arguments(i))
         return calls
 
+    with_diffusers = importlib.util.find_spec("diffusers") is not None
     for name, mask in (("q_sample", None), ("q_sample masked", b.mask)):
+        calls = contest(
+            lambda i, mask=mask: fused.q_sample(b.x[i], b.t, table.signal, table.noise, mask, *place, 1),
+            eager_q_sample,
+            lambda i, mask=mask: (b.x[i], b.t, mask, table.signal, table.noise),
+        )
+        if mask is None and with_diffusers:
+            calls["diffusers"] = diffusers_add_noise(b)
         yield Case(
             name,
             2,
-            contest(
-                lambda i, mask=mask: fused.q_sample(b.x[i], b.t, table.signal, table.noise, mask, *place, 1),
-                eager_q_sample,
-                lambda i, mask=mask: (b.x[i], b.t, mask, table.signal, table.noise),
-            ),
+            calls,
             lambda mask=mask: reference.q_sample(b.x[0].double(), b.t, SCHEDULE, at, 1, mask),
         )
     yield Case(
@@ -176,7 +181,7 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
                 guidance,
             ),
         )
-        if name == "ddpm" and importlib.util.find_spec("diffusers"):
+        if name == "ddpm" and with_diffusers:
             calls["diffusers"] = diffusers_step(b)
         yield Case(
             name,
@@ -219,13 +224,24 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
     )
 
 
-def diffusers_step(b: Buffers) -> Call:
-    """Its scheduler takes one timestep a call."""
+def diffusers_scheduler() -> Any:
+    """Their DDPMScheduler with our schedule."""
     from diffusers import DDPMScheduler
 
-    scheduler = DDPMScheduler(
+    return DDPMScheduler(
         SCHEDULE.steps, SCHEDULE.beta_start, SCHEDULE.beta_end, prediction_type="sample", clip_sample=False
     )
+
+
+def diffusers_add_noise(b: Buffers) -> Call:
+    """It is given its noise, which is drawn before."""
+    scheduler = diffusers_scheduler()
+    return lambda i: scheduler.add_noise(b.x[i], torch.randn_like(b.x[i]), b.t)
+
+
+def diffusers_step(b: Buffers) -> Call:
+    """It takes one timestep a call."""
+    scheduler = diffusers_scheduler()
     return lambda i: scheduler.step(b.y[i], 5, b.x[i]).prev_sample
 
 
