@@ -1,17 +1,13 @@
-"""Starts DeepSpeed's launcher with the ranks of this machine or of a host file, and ends every process of it,
-whatever happens.
-"""
+"""Starts DeepSpeed's launcher with this machine's ranks, and ends every process of it, whatever happens."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,14 +16,11 @@ from types import FrameType
 import psutil
 
 from trainer import machine, rundir, watch
-from trainer.encoding import encode
 from trainer.errors import UserError
 
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ROOT = Path(__file__).resolve().parent.parent
-_FORWARDED = (rundir.RUN_VARIABLE, "DS_ACCELERATOR", "OMP_NUM_THREADS", "PATH", "TORCH_EXTENSIONS_DIR")
-_FORWARDED_PREFIXES = ("MEALREC_", "NCCL_", "GLOO_", "FI_")
 
 
 class Stopped(Exception):
@@ -51,42 +44,22 @@ def run(words: Sequence[str], *, ranks: int, on_gpu: bool, run_dir: Path) -> int
         Stopped: on SIGINT, SIGTERM or SIGHUP, after all processes have ended.
     """
     port = machine.free_port()
-    command = [*_runner(port), *_devices(ranks, on_gpu), *_script(), *words]
-    env = _environment(on_gpu, run_dir)
+    command = [*runner(port), *_devices(ranks, on_gpu), *script(), *words]
+    env = environment(on_gpu, run_dir)
     env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
     try:
-        return _see_to_end(command, env, end_session)
+        return see_to_end(command, env, end_session)
     finally:
         watch.remove_shared_memory(port)
 
 
-def run_on_hosts(
-    words: Sequence[str], *, hostfile: str, port: int, timeout: float, on_gpu: bool, run_dir: Path
-) -> int:
-    """As `run`, on the hosts of a host file; rank 0's host has `port` free. When one host has ended, the
-    others have `timeout` seconds to end too; 0 for any time.
-    """
-    from trainer.hosts.check import SSH_OPTIONS
-
-    env = _environment(on_gpu, run_dir)
-    env["PDSH_SSH_ARGS_APPEND"] = " ".join([env.get("PDSH_SSH_ARGS_APPEND", ""), *SSH_OPTIONS])
-    with tempfile.NamedTemporaryFile("w", prefix="mealrec-environment-") as forwarded:
-        forwarded.write(_forwarded(env))
-        forwarded.flush()
-        env["DS_ENV_FILE"] = forwarded.name
-        # With --force_multi a single host is a remote one too.
-        command = [
-            sys.executable, "-m", "trainer.hosts.leash", str(timeout), *_runner(port), "--hostfile", hostfile,
-            "--force_multi", "--launcher", "pdsh", *_script(), encode(words),
-        ]  # fmt: skip
-        return _see_to_end(command, env, kill_session)
-
-
-def _runner(port: int) -> list[str]:
+def runner(port: int) -> list[str]:
+    """The start of DeepSpeed's command line."""
     return [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--master_port", str(port)]
 
 
-def _see_to_end(command: list[str], env: dict[str, str], end: Callable[[subprocess.Popen], None]) -> int:
+def see_to_end(command: list[str], env: dict[str, str], end: Callable[[subprocess.Popen], None]) -> int:
+    """Run a launcher in a session of its own, and `end` it whatever happens. Returns its exit code."""
     with _signals_raise():
         launcher = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -95,7 +68,7 @@ def _see_to_end(command: list[str], env: dict[str, str], end: Callable[[subproce
             end(launcher)
 
 
-def _script() -> list[str]:
+def script() -> list[str]:
     """launch.sh of a checkout; an installed package is started as the module that launch.sh starts."""
     script = _ROOT / "launch.sh"
     return [str(script)] if script.is_file() else ["--module", "trainer"]
@@ -112,7 +85,8 @@ def _devices(ranks: int, on_gpu: bool) -> list[str]:
     return ["--include", "localhost:" + ",".join(device.strip() for device in ids)]
 
 
-def _environment(on_gpu: bool, run_dir: Path) -> dict[str, str]:
+def environment(on_gpu: bool, run_dir: Path) -> dict[str, str]:
+    """Of the launcher, and so of its ranks."""
     env = dict(os.environ)
     env[rundir.RUN_VARIABLE] = str(run_dir.resolve())
     env[watch.OPERATOR] = watch.identity(os.getpid())
@@ -126,19 +100,6 @@ def _environment(on_gpu: bool, run_dir: Path) -> dict[str, str]:
     cache = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mealrec" / "extensions"
     env.setdefault("TORCH_EXTENSIONS_DIR", str(cache / hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]))
     return env
-
-
-def _forwarded(env: dict[str, str]) -> str:
-    """The text of DeepSpeed's environment file: the user's own, then what other hosts need of ours."""
-    lines = []
-    for folder in (Path.home(), Path.cwd()):
-        with contextlib.suppress(OSError):
-            lines += (folder / ".deepspeed_env").read_text(encoding="utf-8").splitlines()
-    for name, value in env.items():
-        if (name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)) and name != watch.OPERATOR:
-            # DeepSpeed puts a value with such characters into double quotes for the remote shell.
-            lines.append(f"{name}=" + re.sub(r'([$"`\\])', r"\\\1", value))
-    return "".join(f"{line}\n" for line in lines if "=" in line)
 
 
 @contextlib.contextmanager

@@ -291,6 +291,7 @@ def _place(config: RunConfig) -> Place:
 def _supervise(words: Sequence[str], prepared: Prepared, place: Place, *, shown: str) -> int:
     """Start the ranks, see them end, and say in one line what went wrong. Returns the exit code."""
     from trainer import launcher
+    from trainer.hosts import launch
 
     again = f"continue with ./launch.sh --run {shown} --resume"
     rundir.take_mistake(prepared.run_dir)
@@ -300,7 +301,7 @@ def _supervise(words: Sequence[str], prepared: Prepared, place: Place, *, shown:
             code = launcher.run(words, ranks=place.world, **where)
         else:
             where |= {"hostfile": prepared.config.hostfile, "timeout": prepared.config.run.host_timeout}
-            code = launcher.run_on_hosts(words, port=place.port, **where)
+            code = launch.run(words, port=place.port, **where)
     except launcher.Stopped as stopped:
         print(f"stopped by {stopped.name}; {again}", file=sys.stderr)
         return FAILED

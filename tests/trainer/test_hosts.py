@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer import launcher, operator, options
+from trainer import operator, options
 from trainer.encoding import decode, encode
 from trainer.errors import UserError
-from trainer.hosts import check, hostfile, probe
+from trainer.hosts import check, hostfile, launch, probe
 
 
 def test_hostfile(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_forwarded_variables_arrive_through_deepspeeds_quotes(monkeypatch, tmp_p
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".deepspeed_env").write_text("OWN=1\n\nno value\n")
     env = {"MEALREC_RUN": 'runs/a b$c;"d`', "MEALREC_OPERATOR": "1:2", "SECRET": "x", "NCCL_DEBUG": "INFO"}
-    lines = launcher._forwarded(env).splitlines()
+    lines = launch.forwarded(env).splitlines()
     assert [line.split("=")[0] for line in lines] == ["OWN", "MEALREC_RUN", "NCCL_DEBUG"]
     runner = PDSHRunner.__new__(PDSHRunner)
     runner.exports = {}
