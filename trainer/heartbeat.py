@@ -30,9 +30,10 @@ class Heartbeat:
         Args:
             store: which all ranks share.
             hosts: of each rank, its host's name.
-            timeout: seconds without a sign of another rank after which it counts as lost.
+            timeout: seconds within which a rank that gives no more sign is found to be lost.
         """
         self._store, self._hosts, self._rank, self._timeout = store, hosts, rank, timeout
+        self._period = timeout / SIGNS_PER_TIMEOUT
         others = range(1, len(hosts)) if rank == 0 else (0,)
         self._last = {other: (b"", time.monotonic()) for other in others}  # sign, when it was new
         self._gone = ""
@@ -51,12 +52,14 @@ class Heartbeat:
     def lost(self) -> str:
         """What is lost, in words; empty while all is well."""
         now = time.monotonic()
-        silent = sorted(rank for rank, (_, seen) in list(self._last.items()) if now - seen > self._timeout)
+        ages = {rank: now - seen for rank, (_, seen) in list(self._last.items())}
+        # A sign may be a period old when the link is cut.
+        silent = sorted(rank for rank, age in ages.items() if age > self._timeout - self._period)
         if self._gone or not silent:
             return self._gone
         hosts = ", ".join(dict.fromkeys(self._hosts[rank] for rank in silent))
         ranks = ", ".join(map(str, silent[:8])) + (", ..." if len(silent) > 8 else "")
-        return f"no sign of life of {hosts} (rank {ranks}) for {self._timeout:g} s"
+        return f"no sign of life of {hosts} (rank {ranks}) for {max(ages.values()):.0f} s"
 
     def _say(self, sign: int) -> None:
         self._store.set(f"alive/{self._rank}", str(sign))
@@ -65,7 +68,7 @@ class Heartbeat:
         """Apart from `_watch`: where a link is cut, a call of the store never comes back."""
         sign = 0
         others = list(self._last)
-        while not self._stopped.wait(self._timeout / SIGNS_PER_TIMEOUT):
+        while not self._stopped.wait(self._period):
             sign += 1
             try:
                 self._say(sign)
@@ -79,7 +82,7 @@ class Heartbeat:
                     self._last[other] = (new, now)
 
     def _watch(self) -> None:
-        while not self._stopped.wait(min(1.0, self._timeout / SIGNS_PER_TIMEOUT)):
+        while not self._stopped.wait(min(1.0, self._period)):
             lost = self.lost()
             if lost and not self._stopped.is_set():
                 watch.end_rank(lost)
