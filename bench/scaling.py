@@ -2,6 +2,7 @@
 `trainer.estimate` says.
 
     python -m bench.scaling [--worlds 1 2 4] [--stages 0 1 2 3]
+    python -m bench.scaling --simulate PICTURE [--dim 64]     # the same arithmetic for any size, as a picture
 
 Both are linear in the videos once a run is large, so each is measured at two sizes and divided by the
 difference: bytes a rank per parameter. Memory is the peak resident size of a rank; traffic is what the
@@ -109,14 +110,53 @@ def estimated(stage: int, world: int) -> float:
     return 4 / share[3] + 4 / share[2] + (12 if stage else 8) / share[1]
 
 
+def traffic(stage: int, world: int) -> float:
+    """Bytes a parameter that a rank sends in a step, by rings, in fp32: gradients to their owners, parameters
+    back, and with ZeRO 3 parameters a second time for the backward pass.
+    """
+    return (12 if stage == 3 else 8) * (world - 1) / world
+
+
+def simulate(picture: Path, dim: int) -> None:
+    """Memory and traffic a rank over the number of videos, on one host of 8 ranks and on eight."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    videos = [10**5 * 10 ** (step / 10) for step in range(41)]
+    figure, panels = plt.subplots(2, 2, figsize=(9, 6.4), sharex=True, sharey="row", layout="constrained")
+    for column, world in enumerate((8, 64)):
+        for row, (bytes_of, unit) in enumerate(
+            ((estimated, "memory a rank, GB"), (traffic, "sent a step, GB"))
+        ):
+            panel = panels[row, column]
+            for stage, style in enumerate(("-", "--", "-.", ":")):
+                gigabytes = [bytes_of(stage, world) * count * dim / 1e9 for count in videos]
+                panel.loglog(videos, gigabytes, style, color=f"C{stage}", label=f"ZeRO {stage}")
+            panel.grid(alpha=0.3)
+            if column == 0:
+                panel.set_ylabel(f"{unit}, GB")
+        panels[0, column].axhline(80, color="grey", linewidth=0.8)
+        panels[0, column].annotate("a GPU of 80 GB", (1.2e5, 90), fontsize=8, color="grey")
+        panels[0, column].set_title(f"{world} ranks, D = {dim}, fp32", fontsize=10)
+        panels[1, column].set_xlabel("videos")
+    panels[0, 0].legend(fontsize=8)
+    figure.savefig(picture, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__.split("\n")[0])
     parser.add_argument("--worlds", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--simulate", type=Path, metavar="PICTURE", help="draw what larger runs would take")
+    parser.add_argument("--dim", type=int, default=64, help="width of the simulated table (default: 64)")
     parser.add_argument("--rank", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.rank:
         return rank(int(asked.rank[0]), int(asked.rank[1]), Path(asked.rank[2]))
+    if asked.simulate:
+        return simulate(asked.simulate, asked.dim)
     path = RESULTS / "scaling-cpu.csv"
     columns = ("stage", "world", "memory a parameter", "estimated", "traffic a parameter")
     print(*(f"{column:>20}" for column in columns))
