@@ -55,7 +55,7 @@ def ml100k() -> RunConfig:
     config.data.max_length, config.data.window_stride = 10, 3
     config.train.batch_size, config.train.lr, config.train.warmup_steps = 512, 1e-3, 100
     config.train.max_epochs, config.train.patience = 40, 8
-    config.model.backbone.dropout = 0.3
+    config.model.backbone.dropout = 0.5
     return config
 
 
