@@ -18,9 +18,9 @@ from tests.trainer import runs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def both(shared: Path) -> Iterator[hosts.Hosts]:
-    """Two hosts that are up."""
+    """Two hosts that are up, fresh for each file."""
     reason = hosts.missing()
     if reason:
         pytest.skip(reason)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster import hosts
 from tests.cluster.conftest import await_steps
+from tests.cluster.hosts import NAMES, Hosts
 from tests.cluster.ray import Ray, ray
 from tests.trainer import runs
 
@@ -23,11 +23,8 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def cluster(shared: Path) -> Iterator[Ray]:
-    reason = hosts.missing()
-    if reason:
-        pytest.skip(reason)
-    with hosts.hosts() as both, ray(both) as up:
+def cluster(both: Hosts) -> Iterator[Ray]:
+    with ray(both) as up:
         yield up
 
 
@@ -45,7 +42,7 @@ def test_trains_to_the_losses_of_one_host(cluster: Ray, shared: Path, words: lis
     job = submit(cluster, run, words)
     assert cluster.wait_for_end(job, 300) == "SUCCEEDED", cluster.logs(job)
     assert runs.losses(run) == expected
-    assert {device["host"] for device in runs.environment(run)["devices"]} == set(hosts.NAMES)
+    assert {device["host"] for device in runs.environment(run)["devices"]} == set(NAMES)
 
 
 def test_head_node_restarts(cluster: Ray, shared: Path, words: list[str], expected) -> None:  # noqa: ANN001
@@ -71,4 +68,4 @@ def test_sweep_as_a_submitted_job(cluster: Ray, shared: Path, data: Path) -> Non
         rows = list(csv.DictReader(file))
     assert [(row["model.npd.steps"], row["status"]) for row in rows] == [("2", "finished"), ("5", "finished")]
     ran_on = {runs.environment(run)["devices"][0]["host"] for run in (out / "runs").iterdir()}
-    assert ran_on == set(hosts.NAMES)  # a core each: two trials at once take both
+    assert ran_on == set(NAMES)  # a core each: two trials at once take both

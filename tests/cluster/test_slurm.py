@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster import hosts
 from tests.cluster.conftest import await_steps
+from tests.cluster.hosts import NAMES, Hosts
 from tests.cluster.slurm import NEEDED, Slurm, slurm
 from tests.trainer import runs
 
@@ -19,11 +20,11 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def cluster(shared: Path) -> Iterator[Slurm]:
+def cluster(both: Hosts) -> Iterator[Slurm]:
     reason = hosts.missing(NEEDED)
     if reason:
         pytest.skip(reason)
-    with hosts.hosts() as both, slurm(both) as up:
+    with slurm(both) as up:
         yield up
 
 
@@ -45,7 +46,7 @@ def test_trains_to_the_losses_of_one_host(cluster: Slurm, shared: Path, words: l
     log = ended(cluster, shared, submit(cluster, shared, run, words))
     assert (run / "results.json").exists(), log[-3000:]
     assert runs.losses(run) == expected
-    assert {device["host"] for device in runs.environment(run)["devices"]} == set(hosts.NAMES)
+    assert {device["host"] for device in runs.environment(run)["devices"]} == set(NAMES)
 
 
 def test_preempted_job_queues_again_and_continues(
