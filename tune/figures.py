@@ -35,10 +35,13 @@ def _finish(figure: Any, path: Path, note: str) -> None:
     pyplot.close(figure)
 
 
-def _seeds(rows: Rows) -> str:
+def _sample(rows: Rows) -> str:
+    """What a mean is over: seeds, and users of each data set."""
     counts = sorted({row["seeds"] for row in rows if row["seeds"]})
     several = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{several} seed{'s' if counts[-1:] != [1] else ''}"
+    users = {row["data"]: row["users"] for row in rows if row["users"]}
+    each = [f"{count:,} users" + (f" of {data}" if len(users) > 1 else "") for data, count in users.items()]
+    return f"{several} seed{'s' if counts[-1:] != [1] else ''}, {' and '.join(each)}"
 
 
 def _value(row: dict[str, Any], name: str) -> float:
@@ -71,7 +74,9 @@ def bars(rows: Rows, path: Path) -> None:
         axis.set_ylabel(f"test {title}")
     axes[0][0].legend(fontsize=7, ncols=2)
     _finish(
-        figure, path, f"Bars: means of {_seeds(rows)}; whiskers: standard deviation. Axes do not begin at 0."
+        figure,
+        path,
+        f"Bars: means ({_sample(rows)}); whiskers: standard deviation over seeds. Axes do not begin at 0.",
     )
 
 
@@ -103,7 +108,7 @@ def heat_maps(rows: Rows, path: Path) -> None:
             axis.set_ylabel(f"loss weight $\\lambda_{letter}$")
             axis.set_title(f"{panel.upper()}, {name}")
             figure.colorbar(image, ax=axis, label="test NDCG@10")
-    _finish(figure, path, f"Test NDCG@10, darker is higher; {_seeds(rows)} a cell.")
+    _finish(figure, path, f"Test NDCG@10 ({_sample(rows)}); darker is higher.")
 
 
 def lines(rows: Rows, path: Path) -> None:
@@ -126,7 +131,7 @@ def lines(rows: Rows, path: Path) -> None:
             axis.set_ylabel(f"test {title}")
             axis.set_title(name)
     axes[0][0].legend(fontsize=7)
-    _finish(figure, path, f"Means of {_seeds(rows)}; whiskers: standard deviation.")
+    _finish(figure, path, f"Means ({_sample(rows)}); whiskers: standard deviation over seeds.")
 
 
 def _label(row: dict[str, Any]) -> str:

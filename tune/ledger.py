@@ -103,6 +103,7 @@ class Ledger:
             row |= {name: point.overrides.get(name, "") for name in names}
             for split in ("valid", "test"):
                 row |= {f"{split} {name}": (results.get(split) or {}).get(name, "") for name in METRICS}
+            row["test users"] = (results.get("test") or {}).get("users", "")
             row |= {name: results.get(name, "") for name in ("epochs", "steps", "seconds")}
             rows.append({**row, "run": str(self.run(point).relative_to(self.out)), "cause": cause})
         return rows

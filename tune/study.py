@@ -19,6 +19,7 @@ from tune.sweep import run
 METRIC = "ndcg@10"
 TABLE_METRICS = ("hr@10", "ndcg@10")
 COLUMNS = tuple(f"{split} {name}" for split in ("test", "valid") for name in TABLE_METRICS)
+USERS = "test users"
 MORE_SEEDS = (1, 2, 3)  # for the cells of a heat map that are looked at closer
 
 
@@ -102,7 +103,7 @@ def scored(asked: Study, data: Path, wanted: dict[Cell, list[int]]) -> Scores:
     for (cell, seed), point in points.items():
         row = rows[point.id]
         if row["status"] == "finished":
-            scores.setdefault(cell, {})[seed] = {name: row[name] for name in COLUMNS}
+            scores.setdefault(cell, {})[seed] = {name: row[name] for name in (*COLUMNS, USERS)}
     return scores
 
 
@@ -115,6 +116,7 @@ def table(study: str, data: str, cells: list[Cell], scores: Scores) -> list[dict
         own = scores.get(cell, {})
         row: dict[str, Any] = {"data": data, "panel": cell.panel, "row": cell.row, "column": cell.column}
         row["seeds"] = len(own)
+        row["users"] = next(iter(own.values()))[USERS] if own else ""
         for name in COLUMNS:
             row |= {name: "", f"{name} spread": ""}
             if own:

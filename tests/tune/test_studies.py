@@ -49,7 +49,10 @@ def test_paired_test_against_another_form_of_it():
 def scores_of(cells, rng):
     names = [f"{split} {metric}" for split in ("test", "valid") for metric in ("hr@10", "ndcg@10")]
     return {
-        cell: {seed: dict.fromkeys(names, rng.uniform(0.05, 0.06)) for seed in range(3)} for cell in cells
+        cell: {
+            seed: {**dict.fromkeys(names, rng.uniform(0.05, 0.06)), "test users": 5973} for seed in range(3)
+        }
+        for cell in cells
     }
 
 
@@ -65,5 +68,6 @@ def test_table_and_figure(name, tmp_path):
     figures.FIGURES[name](rows, tmp_path / "figure.png")
     figures.FIGURES[name](rows, tmp_path / "figure.svg")
     text = (tmp_path / "figure.svg").read_text()
-    assert "NDCG@10" in text and "some world" in text and "another" in text and "seeds" in text
+    assert "NDCG@10" in text and "some world" in text and "another" in text
+    assert "3 seeds, 5,973 users of some world and 5,973 users of another" in text
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
