@@ -24,9 +24,9 @@ Metrics = dict[str, Any]
 def evaluate(
     model: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     batches: Iterable[Batch],
-    prepare: Callable[[Batch], Batch],
-    videos: int,
-    **options: Any,
+    inputs: Inputs,
+    config: RunConfig,
+    sampler_steps: int,
 ) -> Metrics:
     """hr@K, ndcg@K, mrr over all users of all ranks, and how many they are.
 
@@ -34,18 +34,26 @@ def evaluate(
     nothing.
 
     Args:
-        model: a MealRec or the engine around one; called with `task="rank"` and the options
-            (mask_history, chunk, sampler_steps), in evaluation mode, left as it was.
-        prepare: puts a batch onto the device and completes it.
+        model: a MealRec or the engine around one; called with `task="rank"` in evaluation mode, left as it
+            was.
+        batches: `inputs.eval_stream` of a split.
+        sampler_steps: of the reverse chains; 0: the full chain.
     """
+    settings = config.eval
     sums: dict[str, torch.Tensor] = {}
     training, _ = model.training, model.eval()
     try:
         with torch.no_grad():
             for batch in batches:
-                batch = prepare(batch)
-                greater, equal = model(batch, task="rank", **options)
-                add(sums, metrics.rank_sums(greater, equal, batch["weight"], videos))
+                batch = inputs.prepare(batch, config.seed)
+                greater, equal = model(
+                    batch,
+                    task="rank",
+                    mask_history=settings.mask_history,
+                    chunk=settings.chunk,
+                    sampler_steps=sampler_steps,
+                )
+                add(sums, metrics.rank_sums(greater, equal, batch["weight"], inputs.index.videos))
     finally:
         model.train(training)
     return finish(sums)
@@ -54,14 +62,15 @@ def evaluate(
 def guards(
     model: Callable[..., dict[str, torch.Tensor]],
     batches: Iterable[Batch],
-    prepare: Callable[[Batch], Batch],
+    inputs: Inputs,
+    seed: int,
 ) -> dict[str, float]:
     """`mealrec.guards` of this rank's first batch: whether the denoisers use what they are told, and the
     spread of contents and preferences.
     """
     training, _ = model.training, model.eval()
     try:
-        found = model(prepare(next(iter(batches))), task="guards")
+        found = model(inputs.prepare(next(iter(batches)), seed), task="guards")
     finally:
         model.train(training)
     return {name: round(float(value), 4) for name, value in found.items()}
@@ -144,15 +153,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{config.data.path}: nobody to evaluate in the {arguments.split} split")
     model = inputs.build_model(config.seed).to(world.device)
     weights.load_into(model, loaded.state)
-    result = evaluate(
-        model,
-        stream,
-        lambda batch: inputs.prepare(batch, config.seed),
-        inputs.index.videos,
-        mask_history=settings.mask_history,
-        chunk=settings.chunk,
-        sampler_steps=steps,
-    )
+    result = evaluate(model, stream, inputs, config, steps)
     facts = {
         "split": arguments.split,
         "step": loaded.facts["progress"]["step"],

@@ -27,15 +27,7 @@ def evaluate_best(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
     for split in ("valid", "test"):
         stream = inputs.eval_stream(split, settings)
         if stream.users:
-            found[split] = evaluate(
-                model,
-                stream,
-                lambda batch: inputs.prepare(batch, config.seed),
-                inputs.index.videos,
-                mask_history=settings.mask_history,
-                chunk=settings.chunk,
-                sampler_steps=settings.test_sampler_steps,
-            )
+            found[split] = evaluate(model, stream, inputs, config, settings.test_sampler_steps)
     if found["test"]:
         found["popularity"] = evaluate_popularity(
             inputs.train_counts(),

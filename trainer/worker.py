@@ -165,20 +165,9 @@ def build_loop(
 
     valid = inputs.eval_stream("valid", settings_eval)
 
-    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
-        return inputs.prepare(batch, config.seed)
-
     def validate() -> dict[str, Any]:
-        found = evaluate(
-            built,
-            valid,
-            prepare,
-            inputs.index.videos,
-            mask_history=settings_eval.mask_history,
-            chunk=settings_eval.chunk,
-            sampler_steps=settings_eval.valid_sampler_steps,
-        )
-        return {**found, "guards": guards(built, valid, prepare)}
+        found = evaluate(built, valid, inputs, config, settings_eval.valid_sampler_steps)
+        return {**found, "guards": guards(built, valid, inputs, config.seed)}
 
     evaluation = Evaluation(
         validate if valid.users else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,15 +69,8 @@ def test_ranking_is_that_of_brute_force(opened, sequences, mask_history: bool) -
             if batch["weight"][row]:
                 hidden = set(sequences[user][:-1]) if mask_history else set()
                 rows.append(brute_force(table[row], int(batch["target"][row]), hidden))
-    found = evaluate.evaluate(
-        model,
-        inputs.eval_stream("test", config.eval),
-        lambda batch: inputs.prepare(batch, config.seed),
-        inputs.index.videos,
-        mask_history=mask_history,
-        sampler_steps=0,
-        chunk=37,
-    )
+    asked = replace(config, eval=replace(config.eval, mask_history=mask_history, chunk=37))
+    found = evaluate.evaluate(model, inputs.eval_stream("test", config.eval), inputs, asked, sampler_steps=0)
     assert found.pop("users") == len(rows) == 398
     assert found == pytest.approx(mean(rows), abs=1e-9)
 
