@@ -1,7 +1,7 @@
 """Memory and traffic of a rank for ZeRO 0 to 3, measured at worlds 1, 2 and 4 on the CPU, beside what
 `trainer.estimate` says.
 
-    python -m bench.scaling [--worlds 1 2 4] [--stages 0 1 2 3]
+    python -m bench.scaling [--worlds 1 2 4] [--stages 0 1 2 3] [--precisions fp32 bf16]
     python -m bench.scaling --simulate PICTURE [--dim 64]     # the same arithmetic for any size, as a picture
 
 Both are linear in the videos once a run is large, so each is measured at two sizes and divided by the
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import subprocess
@@ -21,12 +22,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from trainer import estimate
+
 RESULTS = Path(__file__).parent / "results"
 SIZES = (200_000, 600_000)  # videos
 DIM, STEPS = 64, 3
 
 
-def rank(stage: int, videos: int, out: Path) -> None:
+def rank(stage: int, precision: str, videos: int, out: Path) -> None:
     """One rank: builds the engine as a run does, takes some steps, says what it took."""
     import resource
 
@@ -39,12 +42,12 @@ def rank(stage: int, videos: int, out: Path) -> None:
     from trainer.step import TrainStep
 
     world = dist.init()
-    train = TrainConfig(zero_stage=stage, tensorboard=False, precision="fp32")
+    train = TrainConfig(zero_stage=stage, tensorboard=False, precision=precision)
     batching = resolve(64, 64 // world.size, world.size)
     config = MealRecConfig(videos=videos, max_length=10, dim=DIM)
     config.objective.softmax, config.objective.negatives = "sampled", 256
     model = MealRec(config, seed=0, train_counts=torch.ones(videos + 1, dtype=torch.int64))
-    built = engine.build(model, train, ds_config.derive(train, batching, precision="fp32"))
+    built = engine.build(model, train, ds_config.derive(train, batching, precision=precision))
     step = TrainStep(built, world, seed=0, rate=None)
     item = torch.randint(
         1, videos + 1, (batching.micro_batch_size, 11), generator=torch.Generator().manual_seed(1)
@@ -79,11 +82,20 @@ def loopback() -> int:
     return int(line.split(":")[1].split()[0])
 
 
-def measure(stage: int, world: int, videos: int) -> dict[str, float]:
+def measure(stage: int, precision: str, world: int, videos: int) -> dict[str, float]:
     """Runs `world` ranks in a namespace of their own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "said.json"
-        command = [sys.executable, "-m", "bench.scaling", "--rank", str(stage), str(videos), str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.scaling",
+            "--rank",
+            str(stage),
+            precision,
+            str(videos),
+            str(out),
+        ]
         loop = f'ip link set lo up; for r in $(seq 0 {world - 1}); do RANK=$r LOCAL_RANK=$r "$@" & done; wait'
         environment = os.environ | {
             "WORLD_SIZE": str(world),
@@ -104,17 +116,17 @@ def measure(stage: int, world: int, videos: int) -> dict[str, float]:
         return json.loads(out.read_text())
 
 
-def estimated(stage: int, world: int) -> float:
-    """Bytes a parameter of a rank, as `trainer.estimate` has them in fp32."""
-    share = {needed: world if stage >= needed else 1 for needed in (1, 2, 3)}
-    return 4 / share[3] + 4 / share[2] + (12 if stage else 8) / share[1]
+def estimated(stage: int, precision: str, world: int) -> float:
+    """Bytes a parameter of a rank."""
+    return sum(estimate.bytes_a_parameter(stage, world, bf16=precision == "bf16"))
 
 
-def traffic(stage: int, world: int) -> float:
-    """Bytes a parameter that a rank sends in a step, by rings, in fp32: gradients to their owners, parameters
-    back, and with ZeRO 3 parameters a second time for the backward pass.
+def traffic(stage: int, precision: str, world: int) -> float:
+    """Bytes a parameter that a rank sends in a step, by rings: gradients to all and, with ZeRO 1 and 2, new
+    parameters to all; with ZeRO 3 parameters twice, and gradients to their owners.
     """
-    return (12 if stage == 3 else 8) * (world - 1) / world
+    width = 2 if precision == "bf16" else 4
+    return (2 if stage == 0 else 3) * width * (world - 1) / world
 
 
 def simulate(picture: Path, dim: int) -> None:
@@ -132,14 +144,14 @@ def simulate(picture: Path, dim: int) -> None:
         ):
             panel = panels[row, column]
             for stage, style in enumerate(("-", "--", "-.", ":")):
-                gigabytes = [bytes_of(stage, world) * count * dim / 1e9 for count in videos]
+                gigabytes = [bytes_of(stage, "bf16", world) * count * dim / 1e9 for count in videos]
                 panel.loglog(videos, gigabytes, style, color=f"C{stage}", label=f"ZeRO {stage}")
             panel.grid(alpha=0.3)
             if column == 0:
-                panel.set_ylabel(f"{unit}, GB")
+                panel.set_ylabel(unit)
         panels[0, column].axhline(80, color="grey", linewidth=0.8)
         panels[0, column].annotate("a GPU of 80 GB", (1.2e5, 90), fontsize=8, color="grey")
-        panels[0, column].set_title(f"{world} ranks, D = {dim}, fp32", fontsize=10)
+        panels[0, column].set_title(f"{world} ranks, D = {dim}, bf16", fontsize=10)
         panels[1, column].set_xlabel("videos")
     panels[0, 0].legend(fontsize=8)
     figure.savefig(picture, dpi=110)
@@ -149,30 +161,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__.split("\n")[0])
     parser.add_argument("--worlds", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--simulate", type=Path, metavar="PICTURE", help="draw what larger runs would take")
     parser.add_argument("--dim", type=int, default=64, help="width of the simulated table (default: 64)")
-    parser.add_argument("--rank", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.rank:
-        return rank(int(asked.rank[0]), int(asked.rank[1]), Path(asked.rank[2]))
+        stage, precision, videos, out = asked.rank
+        return rank(int(stage), precision, int(videos), Path(out))
     if asked.simulate:
         return simulate(asked.simulate, asked.dim)
     path = RESULTS / "scaling-cpu.csv"
-    columns = ("stage", "world", "memory a parameter", "estimated", "traffic a parameter")
-    print(*(f"{column:>20}" for column in columns))
+    columns = ("precision", "stage", "world", "memory", "estimated", "traffic", "expected")
+    print(*(f"{column:>10}" for column in columns))
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for stage in asked.stages:
-            for world in asked.worlds:
-                small, large = (measure(stage, world, videos) for videos in SIZES)
-                more = large["parameters"] - small["parameters"]
-                row = [stage, world, (large["peak"] - small["peak"]) / more, estimated(stage, world)]
-                row.append((large["traffic"] - small["traffic"]) / more)
-                row[2:] = [round(value, 2) for value in row[2:]]
-                writer.writerow(row)
-                file.flush()
-                print(*(f"{value:>20}" for value in row), flush=True)
+        for precision, stage, world in itertools.product(asked.precisions, asked.stages, asked.worlds):
+            case = (stage, precision, world)
+            small, large = (measure(*case, videos) for videos in SIZES)
+            more = large["parameters"] - small["parameters"]
+            memory, sent = ((large[what] - small[what]) / more for what in ("peak", "traffic"))
+            values = (memory, estimated(*case), sent, traffic(*case))
+            row = [precision, stage, world, *(round(value, 2) for value in values)]
+            writer.writerow(row)
+            file.flush()
+            print(*(f"{value:>10}" for value in row), flush=True)
     print(f"written: {path}")
 
 

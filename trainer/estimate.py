@@ -51,6 +51,29 @@ def parameters(config: MealRecConfig) -> int:
     return few + (more - few) * (config.videos - 32)
 
 
+def bytes_a_parameter(stage: int, world: int, *, bf16: bool) -> tuple[float, float, float, float]:
+    """(parameters, gradients, optimiser, in passing) of a rank, in bytes a parameter.
+
+    What stands: parameters and gradients in the compute precision, two fp32 moments of AdamW, and an fp32
+    master copy of the parameters with bf16 or ZeRO. ZeRO divides the optimiser's part (with the master copy)
+    by the ranks from stage 1, gradients from stage 2, parameters from stage 3.
+
+    What passes, at the height of a step, holds for the ID table, nearly all of a large model: it is one
+    tensor, which ZeRO hands over whole. Found by measurement (`bench.scaling`).
+    """
+    width = 2 if bf16 else 4
+    share = {needed: world if stage >= needed else 1 for needed in (1, 2, 3)}
+    standing = (width / share[3], width / share[2], (12 if bf16 or stage else 8) / share[1])
+    if stage == 0:
+        passing = 4.0  # AdamW's fp32 scratch
+    elif stage == 3:
+        passing = 4.0 * width  # table and gradient, whole, and a buffer for each
+    else:
+        passing = max(width, 8 / world)  # the reduction's buffer; then the share's fp32 gradient and scratch
+        passing += width - standing[1]  # stage 2 hands the gradient over when it is whole
+    return (*standing, passing)
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes a rank, but for `features`, which the ranks of a host share."""
@@ -59,6 +82,7 @@ class Memory:
     gradients: int
     optimizer: int
     optimizer_on_host: bool
+    passing: int
     activations: int
     features: int
 
@@ -68,6 +92,7 @@ class Memory:
             f"parameters      {_size(self.parameters)} a rank",
             f"gradients       {_size(self.gradients)} a rank",
             f"optimiser       {_size(self.optimizer)} {where if self.optimizer_on_host else 'a rank'}",
+            f"in passing      {_size(self.passing)} a rank: the ID table, whole while it is reduced",
             f"activations     {_size(self.activations)} a rank, roughly",
             f"feature table   {_size(self.features)} a host, memory-mapped",
         ]
@@ -76,16 +101,11 @@ class Memory:
 def memory(config: RunConfig, engine: dict[str, Any], batching: Batching, index: Index, count: int) -> Memory:
     """Memory of a run of `count` parameters under the DeepSpeed configuration `engine`.
 
-    Exact up to DeepSpeed's buckets: parameters and gradients in the compute precision, two fp32 moments of
-    AdamW, and an fp32 master copy of the parameters with bf16 or ZeRO. ZeRO divides the optimiser's part
-    (with the master copy) by the ranks from stage 1, gradients from stage 2, parameters from stage 3.
     Activations count the vectors that a layer keeps for its backward pass, which is rough.
     """
     bf16 = engine.get("bf16", {}).get("enabled", False)
     zero = engine.get("zero_optimization", {})
-    stage = int(zero.get("stage", 0))
-    width, optimizer = (2, 12) if bf16 else (4, 12 if stage else 8)
-    share = {needed: batching.world if stage >= needed else 1 for needed in (1, 2, 3)}
+    each = bytes_a_parameter(int(zero.get("stage", 0)), batching.world, bf16=bf16)
     model = config.model
     positions = batching.micro_batch_size * model.max_length
     vectors = 4 + 16 * model.backbone.layers + (6 + 2 * model.npd.hidden if model.npd.enabled else 0)
@@ -96,11 +116,12 @@ def memory(config: RunConfig, engine: dict[str, Any], batching: Batching, index:
     features = index.features
     stored = 2 if features and features.dtype == "float16" else 4
     return Memory(
-        parameters=count * width // share[3],
-        gradients=count * width // share[2],
-        optimizer=count * optimizer // share[1],
+        parameters=int(count * each[0]),
+        gradients=int(count * each[1]),
+        optimizer=int(count * each[2]),
+        passing=int((index.videos + 1) * model.dim * each[3]),
         optimizer_on_host=(zero.get("offload_optimizer") or {}).get("device", "none") != "none",
-        activations=positions * vectors * model.dim * width,
+        activations=positions * vectors * model.dim * (2 if bf16 else 4),
         features=(index.videos + 1) * index.frames * index.width * stored,
     )
 

@@ -212,6 +212,8 @@ def test_memory_is_divided_by_the_stage(make_world: Worlds) -> None:
     assert [m.optimizer for m in by_stage] == [8000, 3000, 3000, 3000]
     assert [m.gradients for m in by_stage] == [4000, 4000, 1000, 1000]
     assert [m.parameters for m in by_stage] == [4000, 4000, 4000, 1000]
+    table = 25 * config.model.dim
+    assert [m.passing for m in by_stage] == [table * each for each in (4, 4, 7, 16)]
     assert by_stage[0].features == 25 * 2 * 4 * 2
 
 
