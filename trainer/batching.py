@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from trainer.errors import UserError
 
 LARGEST_AUTOMATIC_MICRO_BATCH = 1024
-AUTOMATIC_PARTS = 4
+AUTOMATIC_PARTS = 8  # the tiles of a batch (`shards.plan`): a part then holds one length, or nearly
+LEAST_ON_A_GPU = 256  # below it a GPU waits for the launches of its kernels; a little padding costs it less
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Batching:
         )
 
 
-def resolve(batch_size: int, micro_batch_size: int, world: int, accumulation: int = 0) -> Batching:
+def resolve(
+    batch_size: int, micro_batch_size: int, world: int, accumulation: int = 0, *, on_gpu: bool = False
+) -> Batching:
     """Fill in what is left open (0) and check that batch_size = micro_batch_size x accumulation x world.
 
-    With both open, the micro-batch is the largest divisor of batch_size / world up to
-    `LARGEST_AUTOMATIC_MICRO_BATCH` and a quarter of the batch: a global batch holds all lengths, longest
-    first, so in parts it needs little padding.
+    With both open, the micro-batch is the largest divisor of batch_size / world up to an eighth of the batch
+    (on GPUs at least `LEAST_ON_A_GPU`) and `LARGEST_AUTOMATIC_MICRO_BATCH`: a global batch holds all lengths,
+    longest first, so in parts it needs little padding. No result depends on it but by rounding.
 
     Raises:
         UserError: where no whole numbers satisfy the equation; the message names batch sizes that would.
@@ -69,6 +72,7 @@ def resolve(batch_size: int, micro_batch_size: int, world: int, accumulation: in
     if accumulation:
         micro_batch_size = share // accumulation
     elif not micro_batch_size:
-        largest = min(share, LARGEST_AUTOMATIC_MICRO_BATCH, -(-batch_size // AUTOMATIC_PARTS))
+        part = max(-(-batch_size // AUTOMATIC_PARTS), LEAST_ON_A_GPU if on_gpu else 1)
+        largest = min(share, LARGEST_AUTOMATIC_MICRO_BATCH, part)
         micro_batch_size = next(m for m in range(largest, 0, -1) if share % m == 0)
     return Batching(batch_size, micro_batch_size, share // micro_batch_size, world)

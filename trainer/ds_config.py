@@ -92,14 +92,16 @@ def _refuse_auto(value: Any, path: str, name: str = "") -> None:
         )
 
 
-def user_batching(user: Mapping[str, Any], train: TrainConfig, world: int) -> Batching:
+def user_batching(
+    user: Mapping[str, Any], train: TrainConfig, world: int, *, on_gpu: bool = False
+) -> Batching:
     """The batch arithmetic of the user's JSON; `--train.batch_size` fills in what it leaves open."""
     total = user.get("train_batch_size", 0)
     micro = user.get("train_micro_batch_size_per_gpu", 0)
     accumulation = user.get("gradient_accumulation_steps", 0)
     if not total:
         total = micro * world * (accumulation or 1) if micro else train.batch_size
-    return resolve(total, micro, world, accumulation)
+    return resolve(total, micro, world, accumulation, on_gpu=on_gpu)
 
 
 def settle_user_config(user: Mapping[str, Any], batching: Batching, *, on_gpu: bool) -> dict[str, Any]:
@@ -185,8 +187,9 @@ def engine_config(
     return derive(config.train, batching, precision=precision, run_dir=run_dir)
 
 
-def settle_batching(config: RunConfig, world: int) -> Batching:
+def settle_batching(config: RunConfig, world: int, *, on_gpu: bool) -> Batching:
     """How the run's global batch is dealt to `world` ranks. Raises UserError where it cannot be."""
     if config.deepspeed_config:
-        return user_batching(read_user_config(config.deepspeed_config), config.train, world)
-    return resolve(config.train.batch_size, config.train.micro_batch_size, world)
+        user = read_user_config(config.deepspeed_config)
+        return user_batching(user, config.train, world, on_gpu=on_gpu)
+    return resolve(config.train.batch_size, config.train.micro_batch_size, world, on_gpu=on_gpu)

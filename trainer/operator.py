@@ -56,9 +56,8 @@ def prepare(config: RunConfig, *, world: int, on_gpu: bool) -> Prepared:
     """
     if config.resume and config.run.dir and rundir.is_finished(config.run.dir):
         lock = rundir.claim(config.run.dir, resume=True)
-        return Prepared(
-            Path(config.run.dir), config, lock, ds_config.settle_batching(config, world), finished=True
-        )
+        batching = ds_config.settle_batching(config, world, on_gpu=on_gpu)
+        return Prepared(Path(config.run.dir), config, lock, batching, finished=True)
     index, batching = check(config, world=world, on_gpu=on_gpu)
     run_dir = Path(config.run.dir).absolute() if config.run.dir else rundir.new_name(config.preset).absolute()
     lock = rundir.claim(run_dir, resume=config.resume)
@@ -130,7 +129,7 @@ def check(config: RunConfig, *, world: int, on_gpu: bool) -> tuple[Index, Batchi
     from shards import Index
 
     _check_values(config)
-    batching = ds_config.settle_batching(config, world)
+    batching = ds_config.settle_batching(config, world, on_gpu=on_gpu)
     ds_config.engine_config(config, batching, on_gpu=on_gpu, has_bf16=on_gpu, run_dir=None)
     config.train.batch_size = batching.batch_size
     if config.init_from and not (Path(config.init_from) / rundir.CONFIG).is_file():

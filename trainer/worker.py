@@ -95,7 +95,7 @@ def train(config: RunConfig, world: dist.World, more: Sequence[Callback] = ()) -
         return
     ready_kernels(config.model.kernel, world)
     inputs = Inputs(config.data, config.model, world)
-    batching = ds_config.settle_batching(config, world.size)
+    batching = ds_config.settle_batching(config, world.size, on_gpu=world.on_gpu)
     stream = inputs.train_stream(batching, config.seed)
     settings = engine_settings(config, batching, world, run)
     checkpoints = checkpoint.Checkpoints(

@@ -52,7 +52,7 @@ def bars(rows: Rows, path: Path) -> None:
     """Groups of bars by data set, a bar a variant, a panel a metric; whiskers are standard deviations."""
     data = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(_label(row) for row in rows))
-    figure, axes = _start(len(METRICS), 1, max(5.0, 1.1 * len(labels) * len(data)), 3.6)
+    figure, axes = _start(len(METRICS), 1, max(4.5, 0.55 * len(labels) * len(data)), 3.8)
     width = 0.8 / len(labels)
     for axis, (name, title) in zip(axes[0], METRICS.items(), strict=True):
         lowest = []
@@ -72,7 +72,7 @@ def bars(rows: Rows, path: Path) -> None:
             axis.set_ylim(bottom=max(0.0, 0.9 * min(lowest)))
         axis.set_xticks(range(len(data)), data)
         axis.set_ylabel(f"test {title}")
-    axes[0][0].legend(fontsize=7, ncols=2)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     _finish(
         figure,
         path,
@@ -130,7 +130,7 @@ def lines(rows: Rows, path: Path) -> None:
             axis.set_xlabel("noise $\\sigma$, in standard deviations of each feature")
             axis.set_ylabel(f"test {title}")
             axis.set_title(name)
-    axes[0][0].legend(fontsize=7)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     _finish(figure, path, f"Means ({_sample(rows)}); whiskers: standard deviation over seeds.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.batching import LARGEST_AUTOMATIC_MICRO_BATCH, Batching, resolve
+from trainer.batching import LARGEST_AUTOMATIC_MICRO_BATCH, LEAST_ON_A_GPU, Batching, resolve
 from trainer.errors import UserError
 
 
@@ -31,9 +31,11 @@ def test_the_equation_holds_for_everything_that_resolves() -> None:
 
 
 def test_automatic_micro_batch_is_the_largest_that_fits() -> None:
-    assert resolve(512, 0, 2) == Batching(512, 128, 2, 2)
+    assert resolve(512, 0, 2) == Batching(512, 64, 4, 2)
+    assert resolve(512, 0, 1, on_gpu=True) == Batching(512, LEAST_ON_A_GPU, 2, 1)
+    assert resolve(128, 0, 2, on_gpu=True) == Batching(128, 64, 1, 2)
     assert resolve(512, 0, 8) == Batching(512, 64, 1, 8)
-    assert resolve(4096, 0, 2) == Batching(4096, LARGEST_AUTOMATIC_MICRO_BATCH, 2, 2)
+    assert resolve(16384, 0, 2) == Batching(16384, LARGEST_AUTOMATIC_MICRO_BATCH, 8, 2)
     assert resolve(3 * 2050, 0, 3) == Batching(3 * 2050, 410, 5, 3)
 
 

@@ -30,7 +30,7 @@ def test_plain_torch_trains_to_the_same(one_rank: dict[str, Path], cache: Path) 
     config = options.load(one_rank["whole"] / "config.yaml")
     config.data.cache_dir, config.train.micro_batch_size = str(cache), config.train.batch_size
     inputs = Inputs(config.data, config.model, World())
-    stream = inputs.train_stream(ds_config.settle_batching(config, 1), config.seed)
+    stream = inputs.train_stream(ds_config.settle_batching(config, 1, on_gpu=False), config.seed)
     model = inputs.build_model(config.seed)
     optimizer = torch.optim.AdamW(engine.parameter_groups(model, config.train.weight_decay))
     losses = []
