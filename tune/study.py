@@ -150,7 +150,8 @@ def as_text(rows: list[dict[str, Any]]) -> str:
             f"{number(row[f'test {name}'], '.4f')} ± {number(row[f'test {name} spread'], '.4f')}"
             for name in TABLE_METRICS
         ]
-        compared = [number(row["difference"], "+.4f"), number(row["p"], ".2f")]
+        sure = row["p"] != "" and row["p"] < 0.005
+        compared = [number(row["difference"], "+.4f"), "< 0.01" if sure else number(row["p"], ".2f")]
         cells = [row["data"], row["row"], row["column"], str(row["seeds"]), *scores, *compared]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
