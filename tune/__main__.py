@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from trainer.errors import DONE, FAILED, UserError, is_mistake, report
 from tune import space as space_file
@@ -36,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--address", help="a Ray cluster's address, or auto for the one that runs here")
     sweep.add_argument("--resume", action="store_true", help="continue the sweep in --out")
     studies = commands.add_parser(
-        "study", help="the paper's studies: table and figure", description="Finished runs are kept."
+        "study",
+        help="the paper's studies: table and figure",
+        description="Finished runs are kept. After `--` come the trainer's options for all runs.",
     ).add_subparsers(dest="study", required=True)
     sweep.add_argument("--dry-run", action="store_true", help="list the points and start nothing")
     for name, make in STUDIES.items():
@@ -56,10 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user's mistake, 1 if a trial failed."""
-    arguments = build_parser().parse_args(words)
+    words = list(sys.argv[1:] if words is None else words)
+    split = words.index("--") if "--" in words else len(words)
+    arguments, more = build_parser().parse_args(words[:split]), words[split + 1 :]
     try:
         if arguments.command == "study":
-            return run_study(arguments)
+            return run_study(arguments, overrides(more))
+        if more:
+            raise UserError(f"options after -- ({more[0]} ...) are for studies: a sweep has `fixed:`")
         space = space_file.load(arguments.space)
         for name in ("max_concurrent", "gpus_per_trial"):
             value = getattr(arguments, name)
@@ -81,19 +91,27 @@ def main(words: Sequence[str] | None = None) -> int:
     return FAILED if any(row["status"] == "failed" for row in rows) else DONE
 
 
-def run_study(arguments: argparse.Namespace) -> int:
+def overrides(words: Sequence[str]) -> dict[str, Any]:
+    """The trainer's options as dotted names and values. Raises UserError where they are not pairs."""
+    names, values = words[::2], words[1::2]
+    for name, value in zip_longest(names, values):
+        if not name.startswith("--") or value is None:
+            raise UserError(f"after --: found {name!r}, expected `--NAME VALUE`")
+    return {name[2:]: yaml.safe_load(value) for name, value in zip(names, values, strict=True)}
+
+
+def run_study(arguments: argparse.Namespace, more: dict[str, Any]) -> int:
     from tune.study import Study, study
 
     if arguments.seeds < 1:
         raise UserError(f"--seeds is {arguments.seeds}, expected at least 1")
-    fixed = space_file.check({"space": {"model.dim": [64]}, "fixed": {"preset": arguments.preset}}).fixed
     study(
         Study(
             name=arguments.study,
             out=arguments.out / arguments.study,
             seeds=arguments.seeds,
             quick=arguments.quick,
-            fixed=fixed,
+            fixed=space_file.check_fixed({"preset": arguments.preset, **more}),
             max_concurrent=arguments.max_concurrent,
             gpus_per_trial=arguments.gpus_per_trial,
             address=arguments.address,

@@ -149,12 +149,17 @@ def check(tree: Any) -> Space:
             raise UserError(f"{key} is {getattr(space, key)!r}, expected a mapping of options to values")
     if not space.space:
         raise UserError("space is empty: name at least one option to try")
-    space.fixed = {name: _value(name, value) for name, value in space.fixed.items()}
+    space.fixed = check_fixed(space.fixed)
     space.space = {name: _tried(name, how, space.search) for name, how in space.space.items()}
     both = set(space.space) & set(space.fixed)
     if both:
         raise UserError(f"{min(both)} is both fixed and in the space")
     return space
+
+
+def check_fixed(fixed: dict[str, Any]) -> dict[str, Any]:
+    """Overrides of all trials, as the trainer would read them. Raises UserError."""
+    return {name: _value(name, value) for name, value in fixed.items()}
 
 
 def _check_seeds(seeds: Any) -> None:

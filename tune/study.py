@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import operator
+from trainer.errors import UserError
 from trainer.inputs import fingerprint
 from tune import figures, spread
 from tune.ledger import Ledger
@@ -52,12 +53,15 @@ def study(asked: Study, data: list[Path]) -> None:
     Started again with the same arguments it keeps what is finished.
 
     Raises:
-        UserError: a data set that cannot be read, or another study in its directory.
+        UserError: a data set that cannot be read, or an option for all runs that the study varies.
     """
+    cells = STUDIES[asked.name](asked.quick)
+    for name in asked.fixed:
+        if any(name in dict(cell.options) for cell in cells):
+            raise UserError(f"--{name}: the study {asked.name} varies it itself")
     if not data:
         operator.make_default_data(operator.DEFAULT_DATA)
         data = [operator.DEFAULT_DATA]
-    cells = STUDIES[asked.name](asked.quick)
     found = {path.name: of_data(asked, path, cells) for path in data}
     rows = [row for name, scores in found.items() for row in table(asked.name, name, cells, scores)]
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from scipy import stats
 
 from trainer import options
 from tune import figures, spread
+from tune.__main__ import main, overrides
 from tune.studies import STUDIES, held_against
 from tune.study import as_text, table
 
@@ -71,3 +72,27 @@ def test_table_and_figure(name, tmp_path):
     assert "NDCG@10" in text and "some world" in text and "another" in text
     assert "3 seeds, 5,973 users of some world and 5,973 users of another" in text
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_options_for_all_runs():
+    assert overrides(["--train.max_epochs", "3", "--model.kernel", "cpu"]) == {
+        "train.max_epochs": 3,
+        "model.kernel": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ablation", "--", "--train.max_epochs"], "after --: found '--train.max_epochs', expected"),
+        (["ablation", "--", "train.max_epochs", "3"], "after --: found 'train.max_epochs', expected"),
+        (["ablation", "--", "--train.max_epoch", "3"], "did you mean train.max_epochs"),
+        (["sensitivity", "--", "--model.npd.steps", "3"], "the study sensitivity varies it itself"),
+    ],
+)
+def test_options_that_cannot_be_for_all_runs(words, message, tmp_path, capsys):
+    at = words.index("--")
+    asked = ["study", *words[:at], "--data", str(tmp_path), "--out", str(tmp_path / "out"), *words[at:]]
+    assert main(asked) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
