@@ -105,10 +105,10 @@ def run_study(arguments: argparse.Namespace, more: dict[str, Any]) -> int:
 
     if arguments.seeds < 1:
         raise UserError(f"--seeds is {arguments.seeds}, expected at least 1")
-    study(
+    whole = study(
         Study(
             name=arguments.study,
-            out=arguments.out / arguments.study,
+            out=arguments.out,
             seeds=arguments.seeds,
             quick=arguments.quick,
             fixed=space_file.check_fixed({"preset": arguments.preset, **more}),
@@ -118,7 +118,7 @@ def run_study(arguments: argparse.Namespace, more: dict[str, Any]) -> int:
         ),
         arguments.data,
     )
-    return DONE
+    return DONE if whole else FAILED
 
 
 if __name__ == "__main__":

@@ -37,16 +37,20 @@ class Ledger:
     ):
         """Starts a sweep in `out`, or continues the one there.
 
-        grows: a study, whose points follow from what was found: it begins or continues with any points.
+        grows: studies, whose points follow from what was found: the directory begins or continues with any
+            points, which join those that are there.
 
         Raises:
             UserError: `out` holds a sweep and `resume` is off, or none and it is on; another data set, or
                 other points.
         """
-        self.out, self.points = Path(out).absolute(), points
+        self.out = Path(out).absolute()
         file = self.out / SWEEP
-        begun = {"data": str(data), "fingerprint": fingerprint, "points": [asdict(point) for point in points]}
         before = rundir.read_json(file) if file.is_file() else None
+        if before is not None and grows:
+            points = [*(Point(**point) for point in before["points"]), *points]
+        self.points = list({point.id: point for point in points}.values())
+        begun = {"data": str(data), "fingerprint": fingerprint, "points": [*map(asdict, self.points)]}
         if before is None and resume:
             raise UserError(f"--resume: {out} holds no sweep: no {SWEEP} there")
         if before is not None:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from trainer import options as trainer_options
+from trainer import presets
+from trainer.config import RunConfig
 from tune.space import Point
 
 Options = dict[str, Any]
@@ -42,7 +45,17 @@ class Cell:
     options: tuple[tuple[str, Any], ...]
 
     def point(self, fixed: Options, seed: int) -> Point:
-        return Point({**fixed, **dict(self.options)}, seed)
+        """Its run. What is as the preset has it is left out, so that studies share their common runs."""
+        preset = presets.make(fixed["preset"])
+        wanted = {**fixed, **dict(self.options)}
+        return Point(
+            {
+                name: value
+                for name, value in wanted.items()
+                if name == "preset" or trainer_options.get(preset, name) != value
+            },
+            seed,
+        )
 
 
 def cell(panel: str, row: Any, column: Any, options: Options) -> Cell:
@@ -56,14 +69,26 @@ def ablation(quick: bool) -> list[Cell]:
 
 
 def sensitivity(quick: bool) -> list[Cell]:
-    """Figure 4: loss weight against diffusion steps, a heat map for each module."""
-    weights, steps = (WEIGHTS[::3], STEPS[::3]) if quick else (WEIGHTS, STEPS)
-    return [
-        cell(module, weight, T, {f"model.{module}.loss_weight": weight, f"model.{module}.steps": T})
-        for module in ("tcd", "npd")
-        for weight in weights
-        for T in steps
-    ]
+    """Figure 4: loss weight against diffusion steps, a heat map for each module. The whole grid has the
+    default's row and column, too.
+    """
+    cells = []
+    for module in ("tcd", "npd"):
+        weight, T = default_of(module)
+        weights = WEIGHTS[::3] if quick else sorted({*WEIGHTS, weight})
+        steps = STEPS[::3] if quick else sorted({*STEPS, T})
+        cells += [
+            cell(module, weight, T, {f"model.{module}.loss_weight": weight, f"model.{module}.steps": T})
+            for weight in weights
+            for T in steps
+        ]
+    return cells
+
+
+def default_of(module: str) -> tuple[float, int]:
+    """Loss weight and steps that a run has by itself for "tcd" or "npd"."""
+    diffusion = getattr(RunConfig().model, module)
+    return diffusion.loss_weight, diffusion.steps
 
 
 def robustness(quick: bool) -> list[Cell]:

@@ -14,7 +14,7 @@ from trainer.inputs import fingerprint
 from tune import figures, spread
 from tune.ledger import Ledger
 from tune.space import Space
-from tune.studies import STUDIES, Cell, held_against
+from tune.studies import STUDIES, Cell, default_of, held_against
 from tune.sweep import run
 
 METRIC = "ndcg@10"
@@ -47,10 +47,12 @@ Scores = dict[Cell, dict[int, dict[str, float]]]
 """Of each cell and seed, the metrics of the test split; models are chosen by validation within each run."""
 
 
-def study(asked: Study, data: list[Path]) -> None:
-    """Runs what is missing, then writes `NAME.csv`, `NAME.png` and `NAME.svg` into `asked.out`.
+def study(asked: Study, data: list[Path]) -> bool:
+    """Runs what is missing, then writes `NAME.csv`, `NAME.png` and `NAME.svg` into `asked.out`. Returns
+    whether all runs came to their ends.
 
-    Started again with the same arguments it keeps what is finished.
+    Started again with the same arguments it keeps what is finished. The studies in one `asked.out` share the
+    runs that they have in common: the full model, the backbone alone.
 
     Raises:
         UserError: a data set that cannot be read, or an option for all runs that the study varies.
@@ -73,6 +75,7 @@ def study(asked: Study, data: list[Path]) -> None:
     for suffix in ("png", "svg"):
         figures.FIGURES[asked.name](rows, asked.out / f"{asked.name}.{suffix}")
     print(f"written: {asked.out / asked.name}.csv, .png, .svg", file=sys.stderr)
+    return all(row["seeds"] >= asked.seeds for row in rows)
 
 
 def of_data(asked: Study, data: Path, cells: list[Cell]) -> Scores:
@@ -86,7 +89,8 @@ def of_data(asked: Study, data: Path, cells: list[Cell]) -> Scores:
                 (cell for cell in cells if cell.panel == panel and scores.get(cell)),
                 key=lambda cell: scores[cell][0]["valid " + METRIC],
             )
-            default = [cell for cell in order if (cell.row, cell.column) == ("1.0", "10")]
+            weight, T = default_of(panel)
+            default = [cell for cell in order if (cell.row, cell.column) == (str(weight), str(T))]
             closer |= {cell: [*seeds, *MORE_SEEDS] for cell in (order[:1] + order[-1:] + default)}
         scores = scored(asked, data, {cell: closer.get(cell, seeds) for cell in cells})
     return scores
@@ -95,14 +99,18 @@ def of_data(asked: Study, data: Path, cells: list[Cell]) -> Scores:
 def scored(asked: Study, data: Path, wanted: dict[Cell, list[int]]) -> Scores:
     """The metrics of the wanted cells and seeds, run where they are not there yet."""
     points = {(cell, seed): cell.point(asked.fixed, seed) for cell, seeds in wanted.items() for seed in seeds}
-    distinct = list({point.id: point for point in points.values()}.values())
-    folder = asked.out / data.name
-    ledger = Ledger(folder, distinct, data.absolute(), fingerprint(data), grows=True)
-    pending = ledger.pending()
+    distinct = {point.id: point for point in points.values()}
+    ledger = Ledger(
+        asked.out / data.name, list(distinct.values()), data.absolute(), fingerprint(data), grows=True
+    )
+    pending = [point for point in ledger.pending() if point.id in distinct]
     print(f"{data.name}: {len(distinct)} runs, {len(pending)} to do", file=sys.stderr)
     if pending:
         run(asked.space, pending, ledger, data.absolute(), asked.address)
     rows = {row["id"]: row for row in ledger.write()}
+    for point in distinct:
+        if rows[point]["status"] != "finished":
+            print(f"{ledger.out / rows[point]['run']} failed: {rows[point]['cause']}", file=sys.stderr)
     scores: Scores = {}
     for (cell, seed), point in points.items():
         row = rows[point.id]

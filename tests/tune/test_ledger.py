@@ -60,6 +60,13 @@ def test_the_table_ranks_means_over_seeds_by_validation(tmp_path):
     assert (book.out / "results.csv").read_text().count("\n") == 5
 
 
+def test_points_join_those_of_an_earlier_study(tmp_path):
+    finish(ledger(tmp_path, points=POINTS[:2], grows=True), POINTS[0], 0.1)
+    book = ledger(tmp_path, points=POINTS[1:3], grows=True)
+    assert book.points == POINTS[:3] and book.pending() == POINTS[1:3]
+    assert [row["status"] for row in book.write()] == ["finished", "pending", "pending"]
+
+
 def test_what_is_not_continued(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
         ledger(tmp_path, resume=True)

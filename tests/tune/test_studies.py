@@ -9,10 +9,10 @@ from scipy import stats
 from trainer import options
 from tune import figures, spread
 from tune.__main__ import main, overrides
-from tune.studies import STUDIES, held_against
+from tune.studies import STUDIES, default_of, held_against
 from tune.study import as_text, table
 
-SIZES = {"ablation": (8, 4), "sensitivity": (72, 8), "robustness": (20, 12), "universality": (6, 4)}
+SIZES = {"ablation": (8, 4), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -25,6 +25,29 @@ def test_cells_are_options_of_the_trainer(name):
             assert (config.preset, config.seed) == ("study", 3)
             for option, value in cell.options:
                 assert options.get(config, option) == value
+
+
+def test_the_default_stands_in_both_heat_maps():
+    cells = STUDIES["sensitivity"](False)
+    default = options.parse([]).model
+    for module in ("tcd", "npd"):
+        settings = getattr(default, module)
+        assert default_of(module) == (settings.loss_weight, settings.steps)
+        assert (module, str(settings.loss_weight), str(settings.steps)) in {
+            (cell.panel, cell.row, cell.column) for cell in cells
+        }
+
+
+def test_studies_share_their_common_runs():
+    fixed = {"preset": "study", "model.dim": 32, "train.max_epochs": 3}
+    ids = {name: {cell.point(fixed, 0).id for cell in STUDIES[name](False)} for name in STUDIES}
+    full, backbone = (
+        STUDIES["ablation"](False)[at].point({"preset": "study", "train.max_epochs": 3}, 0).id
+        for at in (0, 3)
+    )
+    assert all(full in found for found in ids.values())
+    assert all(backbone in ids[name] for name in ("ablation", "robustness", "universality"))
+    assert len(ids["sensitivity"]) == 77  # both maps have the full model
 
 
 def test_what_is_held_against_what():
