@@ -58,10 +58,14 @@ class SoftmaxLoss(torch.autograd.Function):
                 logits.scatter_(1, target, float("-inf"))
             else:
                 logits.masked_fill_(column_K == target, float("-inf"))
-            log_z = torch.logaddexp(logits.logsumexp(1, keepdim=True), score)
-            loss += (log_z - score).sum()
-            grad_score[part] = torch.expm1(score - log_z)[:, 0]
-            probability = logits.sub_(log_z).exp_().to(u.dtype)
+            # One pass of exp serves the sum and the gradients, in place: a pass costs more than a product.
+            highest = torch.maximum(logits.amax(1, keepdim=True), score)
+            rest = logits.sub_(highest).exp_().sum(1, keepdim=True)
+            own = (score - highest).exp_()
+            z = rest + own
+            loss += (highest + z.log() - score).sum()
+            grad_score[part] = -(rest / z)[:, 0]
+            probability = logits.div_(z).to(u.dtype)
             torch.mm(probability, E_KD, out=grad_u[part])
             if probability.dtype == torch.float32:
                 grad_E.addmm_(probability.T, u)
