@@ -28,19 +28,24 @@ def guards(model: MealRec, batch: Batch) -> dict[str, torch.Tensor]:
     diffusion's last step, where the inputs matter most.
     """
     noise = Noise.of(batch, model.config.frames, model.config.kernel)
-    encoded, real_BL = model.encode(batch, noise, sampler_steps=1), batch["item"] > 0
-    real_N, h_RD = real_BL.flatten(), encoded.h_BLD.flatten(0, 1)
-    order = real_N.nonzero()[:, 0].roll(1)  # every real position gets its neighbour's
-    found = {"preference_variance": h_RD[real_N].float().var(0).mean()}
+    encoded = model.encode(batch, noise, sampler_steps=1)
+    place_N, noise = encoded.place_N, noise.only(encoded.place_N)
+    h_ND = encoded.h_BLD.flatten(0, 1)[place_N]
+    found = {"preference_variance": h_ND.float().var(0).mean()}
     if model.config.has_video:
         found["content_variance"] = encoded.F_UMD[encoded.mask_UM].float().var(0).mean()
     if model.config.has_tcd:
         told = model.tcd.inputs(
-            encoded.F_UMD, encoded.mask_UM, batch["feature_row"], model.embed(batch["item"]), real_BL
+            encoded.F_UMD,
+            encoded.mask_UM,
+            batch["feature_row"],
+            model.embed(batch["item"]),
+            batch["item"] > 0,
+            place_N,
         )
-        found |= _content(model.tcd, *told, noise, real_N, order)
+        found |= _content(model.tcd, *told, noise)
     if model.config.npd.enabled:
-        found["npd_h"] = _preference(model.npd, h_RD, encoded.q_BLD.flatten(0, 1), noise, real_N, order)
+        found["npd_h"] = _preference(model.npd, h_ND, encoded.q_BLD.flatten(0, 1)[place_N], noise)
     return found
 
 
@@ -51,8 +56,6 @@ def _content(
     g_NMD: torch.Tensor,
     c_ND: torch.Tensor,
     noise: Noise,
-    real_N: torch.Tensor,
-    order: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     N, M, _ = x0_NMD.shape
     t_N = torch.full((N,), tcd.config.steps - 1, device=x0_NMD.device)
@@ -61,7 +64,7 @@ def _content(
     told = {"x": x_RD.view_as(x0_NMD), "g": g_NMD, "c": c_ND}
 
     def error(shuffled: str = "") -> torch.Tensor:
-        x, g, c = (_shuffle(v, real_N, order) if name == shuffled else v for name, v in told.items())
+        x, g, c = (_shuffled(v) if name == shuffled else v for name, v in told.items())
         x0hat_NMD = tcd.denoiser(x, t_N, g, c, mask_NM)
         return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_NMD.flatten(0, 1), mask_NM.flatten())
 
@@ -69,20 +72,15 @@ def _content(
     return {f"tcd_{name}": error(name) / whole for name in told}
 
 
-def _preference(
-    npd: NPD, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, real_R: torch.Tensor, order: torch.Tensor
-) -> torch.Tensor:
-    n_R = torch.full((len(h_RD),), npd.config.steps - 1, device=h_RD.device)
-    noisy_RD = ops.q_sample(h_RD, n_R, npd.schedule, noise.at_step(0).positions(), Stream.NPD_INFER_START)
+def _preference(npd: NPD, h_ND: torch.Tensor, q_ND: torch.Tensor, noise: Noise) -> torch.Tensor:
+    n_N = torch.full((len(h_ND),), npd.config.steps - 1, device=h_ND.device)
+    noisy_ND = ops.q_sample(h_ND, n_N, npd.schedule, noise.at_step(0).positions(), Stream.NPD_INFER_START)
     shuffled, whole = (
-        ops.diffusion_loss(npd.denoiser(x_RD, q_RD, n_R), h_RD, real_R)
-        for x_RD in (_shuffle(noisy_RD, real_R, order), noisy_RD)
+        ops.diffusion_loss(npd.denoiser(x_ND, q_ND, n_N), h_ND) for x_ND in (_shuffled(noisy_ND), noisy_ND)
     )
     return shuffled / whole
 
 
-def _shuffle(x: torch.Tensor, real_N: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Real rows permuted, the others left."""
-    x = x.clone()
-    x[real_N] = x[order]
-    return x
+def _shuffled(x: torch.Tensor) -> torch.Tensor:
+    """Every position gets its neighbour's."""
+    return x.roll(1, 0)

@@ -5,7 +5,10 @@ Every statistic at position l uses positions <= l only (causal attention, causal
 trains all positions of a sequence with no leak of the future [ours]; the ancestors cut every prefix into a
 sample of its own.
 
-Legend: B rows, L positions, M frames, D model width, V raw feature width, I videos, U distinct videos.
+Padding costs the backbone alone: TCD, NPD and the losses see the N real positions.
+
+Legend: B rows, L positions, N real positions of a batch, M frames, D model width, V raw feature width, I
+videos, U distinct videos.
 The batch is a dict of tensors (int64 unless said):
     sample_id [B]     the user's row, the first coordinate of every random number
     offset    [B]     position of column 0 in the user's sequence (default 0)
@@ -40,10 +43,12 @@ Losses = dict[str, torch.Tensor]
 
 
 class Encoded(NamedTuple):
-    """What a batch becomes before NPD: preferences h and NPD's queries q [B, L, D], the sum of L_TCD (in
-    training, with TCD), and the content F [U, M, D] with its frame mask [U, M] (with features).
+    """What a batch becomes before NPD: the places of its real positions, numbered row by row, int64 [N];
+    preferences h and NPD's queries q [B, L, D]; the sum of L_TCD (in training, with TCD), and the content F
+    [U, M, D] with its frame mask [U, M] (with features).
     """
 
+    place_N: torch.Tensor
     h_BLD: torch.Tensor
     q_BLD: torch.Tensor
     loss_tcd: torch.Tensor | None
@@ -131,17 +136,18 @@ class MealRec(nn.Module):
         """
         noise = Noise.of(batch, self.config.frames, self.config.kernel)
         encoded = self.encode(batch, noise)
-        u_RD, loss_npd = encoded.h_BLD.flatten(0, 1), None
+        place_N = encoded.place_N
+        u_ND, loss_npd = encoded.h_BLD.flatten(0, 1)[place_N], None
         if self.config.npd.enabled:
-            u_RD, loss_npd = self.npd(u_RD, encoded.q_BLD.flatten(0, 1), (batch["item"] > 0).flatten(), noise)
-        target_R = batch["target"].flatten()
-        wanted = target_R.nonzero()[:, 0]
-        u_ND, video_N = u_RD[wanted], target_R[wanted] - 1
+            u_ND, loss_npd = self.npd(u_ND, encoded.q_BLD.flatten(0, 1)[place_N], noise.only(place_N))
+        target_N = batch["target"].flatten()[place_N]
+        wanted = target_N.nonzero()[:, 0]
+        u_WD, video_W = u_ND[wanted], target_N[wanted] - 1
         if self._sampled:
             negative_K = self.negatives.draw(noise.seed, noise.step)
-            loss_rec = sampled_softmax(u_ND, self.item[1:], video_N, negative_K, self.negatives)
+            loss_rec = sampled_softmax(u_WD, self.item[1:], video_W, negative_K, self.negatives)
         else:
-            loss_rec = full_softmax(u_ND, self.item[1:], video_N)
+            loss_rec = full_softmax(u_WD, self.item[1:], video_W)
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
@@ -193,8 +199,7 @@ class MealRec(nn.Module):
         rows = torch.arange(len(last_B), device=last_B.device)
         u_BD = encoded.h_BLD[rows, last_B]
         if self.config.npd.enabled:
-            real_B = batch["item"][:, 0] > 0
-            u_BD, _ = self.npd(u_BD, encoded.q_BLD[rows, last_B], real_B, noise.select(last_B), sampler_steps)
+            u_BD, _ = self.npd(u_BD, encoded.q_BLD[rows, last_B], noise.select(last_B), sampler_steps)
         return u_BD
 
     # Both
@@ -208,18 +213,19 @@ class MealRec(nn.Module):
         """Histories through video, TCD and backbone; NPD and the losses come after it."""
         config, item_BL = self.config, batch["item"]
         real_BL, e_BLD = item_BL > 0, self.embed(item_BL)
+        place_N = real_BL.flatten().nonzero()[:, 0]
         z_BLD = e_BLD + self.position[: item_BL.shape[1]]
         query_BLD, F_UMD, mask_UM, loss_tcd = e_BLD, None, None, None
         if config.has_video:
             mask_UM = frame_mask(batch["frames"], config.frames)
             F_UMD = self.video(self._features(batch), mask_UM)
-            query_BLD, loss_tcd = self._watch(batch, F_UMD, mask_UM, e_BLD, noise, sampler_steps)
+            query_BLD, loss_tcd = self._watch(batch, F_UMD, mask_UM, e_BLD, place_N, noise, sampler_steps)
             z_BLD = z_BLD + query_BLD
         dropout = Dropout(noise, config.backbone.dropout if self.training else 0.0)
         h_BLD = F.layer_norm(self.backbone(z_BLD, dropout), (config.dim,))
         # The query is a causal mean of contents, never h itself, which would hand the denoiser its answer.
         q_BLD = (query_BLD * real_BL[..., None]).cumsum(1) / real_BL.cumsum(1).clamp_min(1)[..., None]
-        return Encoded(h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd, F_UMD, mask_UM)
+        return Encoded(place_N, h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd, F_UMD, mask_UM)
 
     def _watch(
         self,
@@ -227,6 +233,7 @@ class MealRec(nn.Module):
         F_UMD: torch.Tensor,
         mask_UM: torch.Tensor,
         e_BLD: torch.Tensor,
+        place_N: torch.Tensor,
         noise: Noise,
         sampler_steps: int,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -236,8 +243,11 @@ class MealRec(nn.Module):
         config, row_BL, real_BL = self.config, batch["feature_row"], batch["item"] > 0
         v_BLD, loss = mean_over_frames(F_UMD, mask_UM)[row_BL], None
         if config.has_tcd:
-            refined_BLD, loss = self.tcd(F_UMD, mask_UM, row_BL, e_BLD, real_BL, noise, sampler_steps)
-            v_BLD = config.tcd.mix * refined_BLD + (1 - config.tcd.mix) * v_BLD
+            refined_ND, loss = self.tcd(
+                F_UMD, mask_UM, row_BL, e_BLD, real_BL, place_N, noise.only(place_N), sampler_steps
+            )
+            refined_RD = refined_ND.new_zeros(real_BL.numel(), config.dim).index_copy(0, place_N, refined_ND)
+            v_BLD = config.tcd.mix * refined_RD.view_as(v_BLD) + (1 - config.tcd.mix) * v_BLD
         v_BLD = torch.where((batch["frames"] > 0)[row_BL][..., None], v_BLD, self.no_video)
         return v_BLD * real_BL[..., None], loss
 

@@ -50,6 +50,12 @@ class Noise:
         """The same rows at one column each."""
         return replace(self, position_BL=self.position_BL.gather(1, column_B[:, None]))
 
+    def only(self, place_N: torch.Tensor) -> Noise:
+        """Some of the positions alone, numbered row by row, [N]."""
+        row_N = place_N // self.position_BL.shape[1]
+        position_N1 = self.position_BL.flatten()[place_N][:, None]
+        return replace(self, sample_id_B=self.sample_id_B[row_N], position_BL=position_N1)
+
     def at_step(self, step: int) -> Noise:
         """The same rows at another step: evaluation counts the steps of the reverse chain."""
         return replace(self, step=torch.full_like(self.step, step))

@@ -56,22 +56,21 @@ class NPD(nn.Module):
         self,
         h_RD: torch.Tensor,
         q_RD: torch.Tensor,
-        real_R: torch.Tensor,
         noise: Noise,
         sampler_steps: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Preferences h and queries q [R, D], `noise` standing at the same R positions -> `u` [R, D] and, in
-        training, the sum of L_NPD over the real rows. In evaluation the chain runs from `infer_start` in
+        training, the sum of L_NPD. In evaluation the chain runs from `infer_start` in
         `sampler_steps` steps (0 = all); only the sampler's coefficients know the step.
         """
         if self.training:
-            hhat_RD, loss = self._train(h_RD, q_RD, real_R, noise)
+            hhat_RD, loss = self._train(h_RD, q_RD, noise)
         else:
             hhat_RD, loss = self._infer(h_RD, q_RD, noise, sampler_steps), None
         return self.config.mix * hhat_RD + (1 - self.config.mix) * h_RD, loss
 
     def _train(
-        self, h_RD: torch.Tensor, q_RD: torch.Tensor, real_R: torch.Tensor, noise: Noise
+        self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise
     ) -> tuple[torch.Tensor, torch.Tensor]:
         clean_RD = h_RD.detach() if self.config.detach_input else h_RD
         noisy_RD, n_R = ops.corrupt(
@@ -80,11 +79,10 @@ class NPD(nn.Module):
             noise.positions(),
             Stream.NPD_NOISE,
             Stream.NPD_STEP,
-            mask_R=real_R,
             kernel=noise.kernel,
         )
         hhat_RD = self.denoiser(noisy_RD, q_RD, n_R)
-        return hhat_RD, ops.diffusion_loss(hhat_RD, h_RD.detach(), real_R, kernel=noise.kernel)
+        return hhat_RD, ops.diffusion_loss(hhat_RD, h_RD.detach(), kernel=noise.kernel)
 
     def _infer(
         self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, sampler_steps: int

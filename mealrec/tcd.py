@@ -1,7 +1,7 @@
 """TCD, Temporal-guided Content Diffusion [paper: purpose; form ours]: refines the content of each video of a
 history under intra-video temporal guidance and a personalised collaborative condition.
 
-Legend: B rows, L positions, N = B*L, U distinct videos, M frames, D model width.
+Legend: B rows, L positions, N real positions among them, U distinct videos, M frames, D model width.
 """
 
 from __future__ import annotations
@@ -131,9 +131,10 @@ class FramePooling(nn.Module):
     ) -> torch.Tensor:
         """x, g: [N, M, D]; mask: bool [N, M]; c: [N, D]; returns [N, D]."""
         N, M, D = x_NMD.shape
-        q_NHK = self.query(c_ND).view(N, self.heads, D // self.heads)
-        k_NMHK = self.key(torch.cat([x_NMD, g_NMD + self.position], dim=2)).view(N, M, self.heads, -1)
-        score_NHM = torch.einsum("nhk,nmhk->nhm", q_NHK, k_NMHK).float() / math.sqrt(D // self.heads)
+        H, K = self.heads, D // self.heads
+        q_NHK = self.query(c_ND).view(N, H, K)
+        k_NMHK = self.key(torch.cat([x_NMD, g_NMD + self.position], dim=2)).view(N, M, H, K)
+        score_NHM = torch.einsum("nhk,nmhk->nhm", q_NHK, k_NMHK).float() / math.sqrt(K)
         weight_NHM = score_NHM.masked_fill(~mask_NM[:, None], -1e9).softmax(dim=2).to(x_NMD.dtype)
         return self.out((weight_NHM @ x_NMD).flatten(1))
 
@@ -160,22 +161,22 @@ class TCD(nn.Module):
         row_BL: torch.Tensor,
         e_BLD: torch.Tensor,
         real_BL: torch.Tensor,
+        place_N: torch.Tensor,
         noise: Noise,
         sampler_steps: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Content F [U, M, D] with its frame mask, each position's row in it, ID embeddings e [B, L, D] and
-        which positions are real -> the refined video [B, L, D] and, in training, the sum of L_TCD over real
-        frames of real positions.
+        """Content F [U, M, D] with its frame mask, each position's row in it, ID embeddings e [B, L, D],
+        which positions are real and their places row by row, where `noise` stands -> the refined videos
+        [N, D] and, in training, the sum of L_TCD over their real frames.
 
         In evaluation the reverse chain runs from `infer_start` in `sampler_steps` steps (0 = all).
         """
-        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(F_UMD, mask_UM, row_BL, e_BLD, real_BL)
+        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(F_UMD, mask_UM, row_BL, e_BLD, real_BL, place_N)
         if self.training:
             x0hat_NMD, loss = self._train(x0_NMD, mask_NM, g_NMD, c_ND, noise)
         else:
             x0hat_NMD, loss = self._infer(x0_NMD, mask_NM, g_NMD, c_ND, noise, sampler_steps), None
-        video_ND = x0hat_NMD[:, 0] if self.pool is None else self.pool(x0hat_NMD, mask_NM, g_NMD, c_ND)
-        return video_ND.view_as(e_BLD), loss
+        return x0hat_NMD[:, 0] if self.pool is None else self.pool(x0hat_NMD, mask_NM, g_NMD, c_ND), loss
 
     def inputs(
         self,
@@ -184,30 +185,30 @@ class TCD(nn.Module):
         row_BL: torch.Tensor,
         e_BLD: torch.Tensor,
         real_BL: torch.Tensor,
+        place_N: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the denoiser is about, for each of the N positions: content x_0 [N, M, D] and its mask [N, M],
+        """What the denoiser is about, for each real position: content x_0 [N, M, D] and its mask [N, M],
         guidance g [N, M, D], condition c [N, D]. The content is data: no gradient reaches it from here.
         """
         g_UMD = self.temporal(F_UMD, mask_UM) if self.temporal is not None else None
         if self.config.target == "video":
             g_UMD = None if g_UMD is None else mean_over_frames(g_UMD, mask_UM)[:, None]
             F_UMD, mask_UM = mean_over_frames(F_UMD, mask_UM)[:, None], mask_UM[:, :1]
-        row_N = row_BL.flatten()
-        x0_NMD = F_UMD.detach()[row_N]
-        mask_NM = mask_UM[row_N] & real_BL.flatten()[:, None]
+        row_N = row_BL.flatten()[place_N]
+        x0_NMD, mask_NM = F_UMD.detach()[row_N], mask_UM[row_N]
         g_NMD = self.null_guidance.expand_as(x0_NMD) if g_UMD is None else g_UMD[row_N]
-        c_ND = self._condition(e_BLD.detach(), real_BL)
-        return x0_NMD, mask_NM, g_NMD, c_ND
+        return x0_NMD, mask_NM, g_NMD, self._condition(e_BLD.detach(), real_BL, place_N)
 
-    def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor) -> torch.Tensor:
+    def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, place_N: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec for the parts; the combination
         ours].
         """
         if self.condition is None:
-            return self.null_condition.expand(real_BL.numel(), -1)
+            return self.null_condition.expand(len(place_N), -1)
         # Normed: the ID table starts small, and the denoiser shall hear the condition from the first step.
         parts = (e_BLD, recent_mean(e_BLD, real_BL, self.config.recency))
-        return self.condition(torch.cat([F.layer_norm(x, x.shape[-1:]) for x in parts], dim=2)).flatten(0, 1)
+        parts_ND = (F.layer_norm(x.flatten(0, 1)[place_N], x.shape[-1:]) for x in parts)
+        return self.condition(torch.cat([*parts_ND], dim=1))
 
     def _train(
         self,

@@ -8,7 +8,8 @@ from trainer.errors import UserError
 
 LARGEST_AUTOMATIC_MICRO_BATCH = 1024
 AUTOMATIC_PARTS = 8  # the tiles of a batch (`shards.plan`): a part then holds one length, or nearly
-LEAST_ON_A_GPU = 256  # below it a GPU waits for the launches of its kernels; a little padding costs it less
+# Below these a device spends its time on the calls of operations; a little padding costs it less.
+LEAST_ON_A_CPU, LEAST_ON_A_GPU = 32, 256
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def resolve(
     """Fill in what is left open (0) and check that batch_size = micro_batch_size x accumulation x world.
 
     With both open, the micro-batch is the largest divisor of batch_size / world up to an eighth of the batch
-    (on GPUs at least `LEAST_ON_A_GPU`) and `LARGEST_AUTOMATIC_MICRO_BATCH`: a global batch holds all lengths,
-    longest first, so in parts it needs little padding. No result depends on it but by rounding.
+    (at least `LEAST_ON_A_CPU` or `LEAST_ON_A_GPU`) and `LARGEST_AUTOMATIC_MICRO_BATCH`: a global batch holds
+    all lengths, longest first, so in parts it needs little padding. No result depends on it but by rounding.
 
     Raises:
         UserError: where no whole numbers satisfy the equation; the message names batch sizes that would.
@@ -72,7 +73,7 @@ def resolve(
     if accumulation:
         micro_batch_size = share // accumulation
     elif not micro_batch_size:
-        part = max(-(-batch_size // AUTOMATIC_PARTS), LEAST_ON_A_GPU if on_gpu else 1)
+        part = max(-(-batch_size // AUTOMATIC_PARTS), LEAST_ON_A_GPU if on_gpu else LEAST_ON_A_CPU)
         largest = min(share, LARGEST_AUTOMATIC_MICRO_BATCH, part)
         micro_batch_size = next(m for m in range(largest, 0, -1) if share % m == 0)
     return Batching(batch_size, micro_batch_size, share // micro_batch_size, world)

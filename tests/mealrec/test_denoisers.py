@@ -70,14 +70,17 @@ def test_contents_and_preferences_keep_their_spread(found):
 @torch.no_grad()
 def test_the_content_denoiser_beats_the_linear_estimate(trained):
     model, batch = trained
-    tcd, noise, encoded = (
-        model.tcd,
-        Noise.of(batch, FRAMES, "auto"),
-        model.encode(batch, Noise.of(batch, FRAMES, "auto")),
-    )
+    tcd, noise = model.tcd, Noise.of(batch, FRAMES, "auto")
+    encoded = model.encode(batch, noise)
     x0, mask, g, c = tcd.inputs(
-        encoded.F_UMD, encoded.mask_UM, batch["feature_row"], model.embed(batch["item"]), batch["item"] > 0
+        encoded.F_UMD,
+        encoded.mask_UM,
+        batch["feature_row"],
+        model.embed(batch["item"]),
+        batch["item"] > 0,
+        encoded.place_N,
     )
+    noise = noise.only(encoded.place_N)
     t = torch.full((len(x0),), tcd.config.steps - 1)
     x_t = q_sample(
         x0.flatten(0, 1), t.repeat_interleave(FRAMES), tcd.schedule, noise.of_frames(FRAMES), Stream.TCD_NOISE

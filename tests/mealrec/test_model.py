@@ -107,6 +107,19 @@ def test_filler_rows_change_nothing(batch):
     assert model.counts(padded) == model.counts(batch)
 
 
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
+def test_a_micro_batch_of_nothing_but_filler_takes_part(backbone):
+    """The rank that gets it must still reduce every gradient with the others."""
+    model = make_model(backbone__name=backbone)
+    nothing = torch.zeros(3, 2).long()
+    batch = with_features(make_batch(lengths=(2, 2, 2)) | {"item": nothing, "target": nothing})
+    losses = model(batch)
+    assert all(loss.item() == 0 for loss in losses.values())
+    model.objective(losses, model.counts(batch)).backward()
+    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert {name for name, p in model.named_parameters() if p.grad is None} <= {"no_video"}
+
+
 def test_noise_belongs_to_the_global_step_and_the_seed(batch):
     model = make_model()
     assert model(batch)["rec"] == model(batch)["rec"]
