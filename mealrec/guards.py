@@ -28,7 +28,7 @@ def guards(model: MealRec, batch: Batch) -> dict[str, torch.Tensor]:
     diffusion's last step, where the inputs matter most.
     """
     noise = Noise.of(batch, model.config.frames, model.config.kernel)
-    encoded = model.encode(batch, noise, sampler_steps=1)
+    encoded = model.encode(batch, *model.rows(batch["item"]), noise, sampler_steps=1)
     place_N, noise = encoded.place_N, noise.only(encoded.place_N)
     h_ND = encoded.h_BLD.flatten(0, 1)[place_N]
     found = {"preference_variance": h_ND.float().var(0).mean()}
@@ -36,12 +36,7 @@ def guards(model: MealRec, batch: Batch) -> dict[str, torch.Tensor]:
         found["content_variance"] = encoded.F_UMD[encoded.mask_UM].float().var(0).mean()
     if model.config.has_tcd:
         told = model.tcd.inputs(
-            encoded.F_UMD,
-            encoded.mask_UM,
-            batch["feature_row"],
-            model.embed(batch["item"]),
-            batch["item"] > 0,
-            place_N,
+            encoded.F_UMD, encoded.mask_UM, batch["feature_row"], encoded.e_BLD, batch["item"] > 0, place_N
         )
         found |= _content(model.tcd, *told, noise)
     if model.config.npd.enabled:

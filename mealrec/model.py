@@ -43,12 +43,13 @@ Losses = dict[str, torch.Tensor]
 
 
 class Encoded(NamedTuple):
-    """What a batch becomes before NPD: the places of its real positions, numbered row by row, int64 [N];
-    preferences h and NPD's queries q [B, L, D]; the sum of L_TCD (in training, with TCD), and the content F
-    [U, M, D] with its frame mask [U, M] (with features).
+    """What a batch becomes before NPD: the places of its real positions, numbered row by row, int64 [N]; ID
+    embeddings e, preferences h and NPD's queries q [B, L, D]; the sum of L_TCD (in training, with TCD), and
+    the content F [U, M, D] with its frame mask [U, M] (with features).
     """
 
     place_N: torch.Tensor
+    e_BLD: torch.Tensor
     h_BLD: torch.Tensor
     q_BLD: torch.Tensor
     loss_tcd: torch.Tensor | None
@@ -135,19 +136,20 @@ class MealRec(nn.Module):
         Divide by `counts`, of the whole global batch where there are several ranks; `objective` does both.
         """
         noise = Noise.of(batch, self.config.frames, self.config.kernel)
-        encoded = self.encode(batch, noise)
+        place_W = batch["target"].flatten().nonzero()[:, 0]
+        target_W = batch["target"].flatten()[place_W]
+        negative_K = self.negatives.draw(noise.seed, noise.step) if self._sampled else target_W[:0]
+        row_BLD, target_WD, negative_KD = self.rows(batch["item"], target_W, negative_K)
+        encoded = self.encode(batch, row_BLD, noise)
         place_N = encoded.place_N
         u_ND, loss_npd = encoded.h_BLD.flatten(0, 1)[place_N], None
         if self.config.npd.enabled:
             u_ND, loss_npd = self.npd(u_ND, encoded.q_BLD.flatten(0, 1)[place_N], noise.only(place_N))
-        target_N = batch["target"].flatten()[place_N]
-        wanted = target_N.nonzero()[:, 0]
-        u_WD, video_W = u_ND[wanted], target_N[wanted] - 1
+        u_WD = u_ND[torch.searchsorted(place_N, place_W)]
         if self._sampled:
-            negative_K = self.negatives.draw(noise.seed, noise.step)
-            loss_rec = sampled_softmax(u_WD, self.item[1:], video_W, negative_K, self.negatives)
+            loss_rec = sampled_softmax(u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives)
         else:
-            loss_rec = full_softmax(u_WD, self.item[1:], video_W)
+            loss_rec = full_softmax(u_WD, target_WD, target_W, self.item)
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
@@ -194,7 +196,7 @@ class MealRec(nn.Module):
     def _preference(self, batch: Batch, sampler_steps: int) -> torch.Tensor:
         """`u` [B, D] at each row's last position."""
         noise = Noise.of(batch, self.config.frames, self.config.kernel)
-        encoded = self.encode(batch, noise, sampler_steps)
+        encoded = self.encode(batch, *self.rows(batch["item"]), noise, sampler_steps)
         last_B = ((batch["item"] > 0).sum(1) - 1).clamp_min(0)
         rows = torch.arange(len(last_B), device=last_B.device)
         u_BD = encoded.h_BLD[rows, last_B]
@@ -204,16 +206,23 @@ class MealRec(nn.Module):
 
     # Both
 
-    def embed(self, item_BL: torch.Tensor) -> torch.Tensor:
-        """ID embeddings `sqrt(d) E[item]`, [B, L, D], zero for padding."""
-        e_BLD = F.embedding(item_BL, self.item, padding_idx=0) * self.config.dim**0.5
-        return e_BLD * (item_BL > 0)[..., None]
+    def rows(self, *videos: torch.Tensor) -> list[torch.Tensor]:
+        """Rows of the ID table, [*, D] for each tensor of videos [*].
 
-    def encode(self, batch: Batch, noise: Noise, sampler_steps: int = 0) -> Encoded:
-        """Histories through video, TCD and backbone; NPD and the losses come after it."""
+        One gather for all of a batch: the gradient of each is as large as the table, the largest there is.
+        """
+        flat = F.embedding(torch.cat([part.flatten() for part in videos]), self.item)
+        parts = flat.split([part.numel() for part in videos])
+        return [rows.view(*part.shape, self.config.dim) for rows, part in zip(parts, videos, strict=True)]
+
+    def encode(self, batch: Batch, row_BLD: torch.Tensor, noise: Noise, sampler_steps: int = 0) -> Encoded:
+        """Histories, and their rows of the ID table, through video, TCD and backbone; NPD and the losses come
+        after it.
+        """
         config, item_BL = self.config, batch["item"]
-        real_BL, e_BLD = item_BL > 0, self.embed(item_BL)
+        real_BL = item_BL > 0
         place_N = real_BL.flatten().nonzero()[:, 0]
+        e_BLD = row_BLD * real_BL[..., None] * config.dim**0.5  # zero for padding
         z_BLD = e_BLD + self.position[: item_BL.shape[1]]
         query_BLD, F_UMD, mask_UM, loss_tcd = e_BLD, None, None, None
         if config.has_video:
@@ -225,7 +234,7 @@ class MealRec(nn.Module):
         h_BLD = F.layer_norm(self.backbone(z_BLD, dropout), (config.dim,))
         # The query is a causal mean of contents, never h itself, which would hand the denoiser its answer.
         q_BLD = (query_BLD * real_BL[..., None]).cumsum(1) / real_BL.cumsum(1).clamp_min(1)[..., None]
-        return Encoded(place_N, h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd, F_UMD, mask_UM)
+        return Encoded(place_N, e_BLD, h_BLD, q_BLD.to(h_BLD.dtype), loss_tcd, F_UMD, mask_UM)
 
     def _watch(
         self,

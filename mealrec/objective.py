@@ -1,6 +1,8 @@
 """The next-video loss: full softmax, or sampled softmax with log-Q correction where the catalogue is large.
 
-Legend: N targets, D model width, I videos, K negatives.
+Videos are 1..I throughout, the rows of the ID table; row 0 is the padding and never competes.
+
+Legend: N targets, D model width, I videos, K negatives or rows of the table.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class SoftmaxLoss(torch.autograd.Function):
     same pass.
 
     The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are, and the backward pass
-    only scales them. Columns that are the target itself are left out of the sum over k.
+    only scales them. Columns that are the target itself, or the padding, are left out of the sum over k.
     """
 
     @staticmethod
@@ -38,8 +40,8 @@ class SoftmaxLoss(torch.autograd.Function):
         target_N: torch.Tensor,
         column_K: torch.Tensor | None,
     ) -> torch.Tensor:
-        """score: float32 [N]; target: int64 [N]; column: the video of each k, None where column k is video
-        k.
+        """score: float32 [N]; target: int64 [N]; column: the video of each k, None where E is the whole
+        table.
         """
         loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
         grad_u, grad_E, grad_score = (
@@ -47,30 +49,31 @@ class SoftmaxLoss(torch.autograd.Function):
             torch.zeros_like(E_KD, dtype=torch.float32),
             torch.empty_like(score_N),
         )
-        rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(E_KD))
+        first = 1 if column_K is None else 0  # the padding's row takes no part
+        competing, grad_competing = E_KD[first:], grad_E[first:]
+        rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
         for start in range(0, len(u_ND), rows):
             part = slice(start, start + rows)
             u, score, target = u_ND[part], score_N[part, None], target_N[part, None]
-            logits = (u @ E_KD.T).float()
+            logits = (u @ competing.T).float()
             if bias_K is not None:
                 logits += bias_K
             if column_K is None:
-                logits.scatter_(1, target, float("-inf"))
+                logits.scatter_(1, target - first, float("-inf"))
             else:
                 logits.masked_fill_(column_K == target, float("-inf"))
             # One pass of exp serves the sum and the gradients, in place: a pass costs more than a product.
             highest = torch.maximum(logits.amax(1, keepdim=True), score)
             rest = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            own = (score - highest).exp_()
-            z = rest + own
+            z = rest + (score - highest).exp_()
             loss += (highest + z.log() - score).sum()
             grad_score[part] = -(rest / z)[:, 0]
             probability = logits.div_(z).to(u.dtype)
-            torch.mm(probability, E_KD, out=grad_u[part])
+            torch.mm(probability, competing, out=grad_u[part])
             if probability.dtype == torch.float32:
-                grad_E.addmm_(probability.T, u)
+                grad_competing.addmm_(probability.T, u)
             else:
-                grad_E += probability.T @ u
+                grad_competing += probability.T @ u
         ctx.save_for_backward(grad_u, grad_E.to(E_KD.dtype), grad_score)
         return loss
 
@@ -88,10 +91,18 @@ class SoftmaxLoss(torch.autograd.Function):
         )
 
 
-def full_softmax(u_ND: torch.Tensor, E_ID: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
-    """Sum of `-log softmax(u E^T)[target]` over all videos; target: int64 [N] in 0..I-1."""
-    score_N = (u_ND * E_ID[target_N]).sum(1, dtype=torch.float32)
-    return SoftmaxLoss.apply(u_ND, E_ID, None, score_N, target_N, None)
+def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
+    """Of each preference and its target's row, float32 [N]."""
+    return (u_ND * e_ND).sum(1, dtype=torch.float32)
+
+
+def full_softmax(
+    u_ND: torch.Tensor, target_ND: torch.Tensor, target_N: torch.Tensor, E_KD: torch.Tensor
+) -> torch.Tensor:
+    """Sum of `-log softmax(u E^T)[target]` over all videos; target: the videos int64 [N] and their rows of
+    the ID table E [I+1, D].
+    """
+    return SoftmaxLoss.apply(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, None)
 
 
 class NegativeSampler(torch.nn.Module):
@@ -116,29 +127,30 @@ class NegativeSampler(torch.nn.Module):
         self.register_buffer("thresholds", torch.from_numpy(upper), persistent=False)
 
     def draw(self, seed: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Video indices 0..I-1, int64 [K]."""
+        """Videos, int64 [K]."""
         zero = torch.zeros(1, dtype=torch.int64, device=self.thresholds.device)
         word_K = words(Place(seed, step, zero, zero), self.count, Stream.NEGATIVES)[0]
-        return torch.searchsorted(self.thresholds, word_K, right=True)
+        return torch.searchsorted(self.thresholds, word_K, right=True) + 1
 
     def log_probability(self, video: torch.Tensor) -> torch.Tensor:
-        """log Q of video indices 0..I-1, float32 of the same shape."""
-        below = torch.where(video > 0, self.thresholds[(video - 1).clamp_min(0)], 0)
-        return ((self.thresholds[video] - below).double() * 2.0**-32).log().float()
+        """log Q of videos, float32 of the same shape."""
+        below = torch.where(video > 1, self.thresholds[(video - 2).clamp_min(0)], 0)
+        return ((self.thresholds[video - 1] - below).double() * 2.0**-32).log().float()
 
 
 def sampled_softmax(
     u_ND: torch.Tensor,
-    E_ID: torch.Tensor,
+    target_ND: torch.Tensor,
     target_N: torch.Tensor,
+    negative_KD: torch.Tensor,
     negative_K: torch.Tensor,
     sampler: NegativeSampler,
 ) -> torch.Tensor:
     """Sum of the cross entropy over the target and shared negatives, each score less the log of its expected
-    number of draws [Yi et al. 2019: log-Q correction]; accidental hits left out."""
+    number of draws [Yi et al. 2019: log-Q correction]; accidental hits left out. Targets and negatives:
+    videos int64 [N], [K] and their rows of the ID table.
+    """
     expected = math.log(len(negative_K))
-    score_N = (u_ND * E_ID[target_N]).sum(1, dtype=torch.float32) - (
-        sampler.log_probability(target_N) + expected
-    )
+    score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
     bias_K = -(sampler.log_probability(negative_K) + expected)
-    return SoftmaxLoss.apply(u_ND, E_ID[negative_K], bias_K, score_N, target_N, negative_K)
+    return SoftmaxLoss.apply(u_ND, negative_KD, bias_K, score_N, target_N, negative_K)

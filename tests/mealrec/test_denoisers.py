@@ -71,12 +71,12 @@ def test_contents_and_preferences_keep_their_spread(found):
 def test_the_content_denoiser_beats_the_linear_estimate(trained):
     model, batch = trained
     tcd, noise = model.tcd, Noise.of(batch, FRAMES, "auto")
-    encoded = model.encode(batch, noise)
+    encoded = model.encode(batch, *model.rows(batch["item"]), noise)
     x0, mask, g, c = tcd.inputs(
         encoded.F_UMD,
         encoded.mask_UM,
         batch["feature_row"],
-        model.embed(batch["item"]),
+        encoded.e_BLD,
         batch["item"] > 0,
         encoded.place_N,
     )
@@ -95,7 +95,7 @@ def test_the_content_denoiser_beats_the_linear_estimate(trained):
 def test_the_preference_denoiser_takes_noise_away(trained):
     model, batch = trained
     noise = Noise.of(batch, FRAMES, "auto")
-    encoded = model.encode(batch, noise)
+    encoded = model.encode(batch, *model.rows(batch["item"]), noise)
     h, q = encoded.h_BLD.flatten(0, 1), encoded.q_BLD.flatten(0, 1)
     n = torch.full((len(h),), model.npd.config.steps - 1)
     noisy = q_sample(h, n, model.npd.schedule, noise.positions(), Stream.NPD_NOISE)

@@ -19,23 +19,21 @@ def leaf(*shape):
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
 def test_full_softmax(chunk, monkeypatch):
     monkeypatch.setitem(objective.CHUNK_ELEMENTS, "cpu", chunk)
-    u, E, target = leaf(150, 8), leaf(23, 8), torch.arange(150) % 23
-    loss = full_softmax(u, E, target)
+    u, E, target = leaf(150, 8), leaf(24, 8), torch.arange(150) % 23 + 1
+    loss = full_softmax(u, E[target], target, E)
     gradients = torch.autograd.grad(loss * 0.25, (u, E))
-    expected = F.cross_entropy(u @ E.T, target, reduction="sum")
+    expected = F.cross_entropy(u @ E[1:].T, target - 1, reduction="sum")
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected * 0.25, (u, E)), rtol=1e-4, atol=1e-5)
 
 
 def test_full_softmax_in_bfloat16_is_near_float32():
-    u, E, target = leaf(40, 16), leaf(30, 16), torch.arange(40) % 30
+    u, E, target = leaf(40, 16), leaf(31, 16), torch.arange(40) % 30 + 1
     low = [x.detach().bfloat16().requires_grad_() for x in (u, E)]
-    loss = full_softmax(*low, target)
+    loss, expected = (full_softmax(u, E[target], target, E) for u, E in (low, (u, E)))
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, full_softmax(u, E, target), rtol=2e-2, atol=0)
-    for half, full in zip(
-        torch.autograd.grad(loss, low), torch.autograd.grad(full_softmax(u, E, target), (u, E)), strict=True
-    ):
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)
+    for half, full in zip(torch.autograd.grad(loss, low), torch.autograd.grad(expected, (u, E)), strict=True):
         torch.testing.assert_close(half.float(), full, rtol=5e-2, atol=5e-2)
 
 
@@ -43,12 +41,12 @@ def test_full_softmax_in_bfloat16_is_near_float32():
 def test_sampled_softmax(power):
     counts = torch.tensor([0, 5, 1, 0, 9, 3, 7, 2])
     sampler = NegativeSampler(counts, ObjectiveConfig(negatives=6, negative_power=power))
-    u, E, target = leaf(20, 4), leaf(7, 4), torch.arange(20) % 7
+    u, E, target = leaf(20, 4), leaf(8, 4), torch.arange(20) % 7 + 1
     negative = sampler.draw(torch.tensor(3), torch.tensor(9))
-    loss = sampled_softmax(u, E, target, negative, sampler)
-    log_q = sampler.log_probability(torch.arange(7)) + math.log(6)
-    corrected = u @ E.T - log_q
-    logits = torch.cat([corrected.gather(1, target[:, None]), corrected[:, negative]], dim=1)
+    loss = sampled_softmax(u, E[target], target, E[negative], negative, sampler)
+    log_q = sampler.log_probability(torch.arange(1, 8)) + math.log(6)
+    corrected = u @ E[1:].T - log_q
+    logits = torch.cat([corrected.gather(1, target[:, None] - 1), corrected[:, negative - 1]], dim=1)
     hit = torch.cat([torch.zeros(20, 1, dtype=torch.bool), negative == target[:, None]], dim=1)
     expected = F.cross_entropy(
         logits.masked_fill(hit, float("-inf")), torch.zeros(20).long(), reduction="sum"
@@ -63,12 +61,12 @@ def test_negatives_follow_the_training_counts():
     counts = torch.tensor([0, 50, 10, 0, 90, 30])
     sampler = NegativeSampler(counts, ObjectiveConfig(negatives=200_000))
     drawn = sampler.draw(torch.tensor(1), torch.tensor(0))
-    share = torch.bincount(drawn, minlength=5) / len(drawn)
+    share = torch.bincount(drawn, minlength=6)[1:] / len(drawn)
     expected = counts[1:] / counts.sum()
     torch.testing.assert_close(share, expected, atol=5e-3, rtol=0)
     torch.testing.assert_close(
-        sampler.log_probability(torch.tensor([0, 3])).exp(), expected[[0, 3]], atol=1e-6, rtol=0
+        sampler.log_probability(torch.tensor([1, 4])).exp(), expected[[0, 3]], atol=1e-6, rtol=0
     )
-    assert np.exp(sampler.log_probability(torch.arange(5)).double()).sum() == pytest.approx(1)
+    assert np.exp(sampler.log_probability(torch.arange(1, 6)).double()).sum() == pytest.approx(1)
     assert torch.equal(drawn, sampler.draw(torch.tensor(1), torch.tensor(0)))
     assert not torch.equal(drawn, sampler.draw(torch.tensor(1), torch.tensor(1)))
