@@ -42,11 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     studies = commands.add_parser(
         "study",
         help="the paper's studies: table and figure",
-        description="Finished runs are kept. After `--` come the trainer's options for all runs.",
+        description="The paper's studies: each writes its table and its figure.",
     ).add_subparsers(dest="study", required=True)
     sweep.add_argument("--dry-run", action="store_true", help="list the points and start nothing")
     for name, make in STUDIES.items():
-        one = studies.add_parser(name, help=make.__doc__.split("\n")[0], description=make.__doc__)
+        one = studies.add_parser(
+            name,
+            help=" ".join(make.__doc__.split("\n\n")[0].split()),
+            description=make.__doc__,
+            epilog="Finished runs are kept. After `--` come the trainer's options for all runs.",
+        )
         one.add_argument(
             "--data", nargs="+", type=Path, default=[], help="data sets (default: the synthetic world)"
         )

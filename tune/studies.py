@@ -69,8 +69,9 @@ def ablation(quick: bool) -> list[Cell]:
 
 
 def sensitivity(quick: bool) -> list[Cell]:
-    """Figure 4: loss weight against diffusion steps, a heat map for each module. The whole grid has the
-    default's row and column, too.
+    """Figure 4: loss weight against diffusion steps, a heat map for each module.
+
+    The whole grid has the default's row and column, too.
     """
     cells = []
     for module in ("tcd", "npd"):

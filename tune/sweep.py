@@ -14,6 +14,7 @@ from tune.ledger import Ledger, ranked
 from tune.space import Point, Space
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 10**6  # evaluations of a run
 
 
 def sweep(
@@ -47,7 +48,10 @@ def run(space: Space, points: list[Point], ledger: Ledger, data: Path, address: 
     connect(address, environment(space.gpus_per_trial > 0, ROOT))
     try:
         check_resources(space)
-        asha = ASHAScheduler(metric=space.metric, mode=space.mode) if space.search == "asha" else None
+        asha = None
+        if space.search == "asha":
+            # How long a run may be is the trainer's to say; by itself ASHA ends it at its 100th evaluation.
+            asha = ASHAScheduler(metric=space.metric, mode=space.mode, max_t=LONGEST)
         tuner = tune.Tuner(
             tune.with_resources(trial, {"cpu": TRIAL_CPU}),
             param_space={"point": tune.grid_search([settings(space, p, ledger, data) for p in points])},

@@ -1,20 +1,19 @@
 """Real sweeps on a Ray of their own, in a network namespace with loopback alone where that is allowed."""
 
+import csv
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
+from shards.synth import synthesise
 from tests.trainer import runs
+from tests.tune import commands
+from tests.tune.commands import wait
 
-ROOT = Path(__file__).parents[2]
 FIXED = {
     "preset": "study",
     "model.dim": 16,
@@ -27,45 +26,11 @@ SPACE = {"search": "grid", "space": {"model.tcd.loss_weight": [0.5, 2.0, 8.0]}, 
 pytestmark = pytest.mark.slow
 
 
-def alone(command):
-    """In a namespace of its own Ray can bind what it likes."""
-    inside = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
-    allowed = (
-        shutil.which("unshare") and subprocess.run([*inside, "true"], capture_output=True).returncode == 0
-    )
-    return [*inside, *command] if allowed else command
-
-
 def start(folder, space, data, cache, *more):
     file = folder / "space.yaml"
     file.write_text(yaml.safe_dump(space))
-    command = [
-        sys.executable,
-        "-m",
-        "tune",
-        "sweep",
-        str(file),
-        "--data",
-        str(data),
-        "--out",
-        str(folder / "out"),
-    ]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEALREC")}
-    return subprocess.Popen(
-        alone([*command, *more]),
-        cwd=ROOT,
-        env=environment | {"MEALREC_CACHE": str(cache), "HOME": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait(process, expected=0):
-    said, _ = process.communicate(timeout=420)
-    assert process.returncode == expected, said[-4000:]
-    return said
+    words = ["sweep", file, "--data", data, "--out", folder / "out", *more]
+    return commands.start(words, folder, cache)
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +98,25 @@ def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder)
     (note,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "ended").glob("*.json"))
     assert note["status"] == "failed" and "step" in note["cause"]
     assert "1 finished, 1 failed" in said and note["cause"] in said
+
+
+def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
+    """Points that cannot learn, after one that does: each is stopped at its first evaluation, and a place that
+    was not freed would leave the last without one."""
+    synthesise(tmp_path / "data", users=400, videos=120, frames=2, width=4, seed=1)
+    space = {
+        "search": "asha",
+        "space": {"train.lr": [0.01, 1e-9], "model.tcd.steps": list(range(2, 12))},
+        "fixed": FIXED | {"train.batch_size": 16, "train.warmup_steps": 1, "train.max_epochs": 2},
+        "trials": 5,
+        "max_concurrent": 1,
+    }
+    said = wait(start(tmp_path, space, tmp_path / "data", tmp_path / "cache"))
+    with open(tmp_path / "out" / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["train.lr"] for row in rows] == ["1e-09", "0.01", "1e-09", "1e-09", "1e-09"]
+    assert rows[1]["status"] == "finished" and float(rows[1]["test ndcg@10"]) > 0.1
+    for row in rows[2:]:
+        assert (row["status"], row["epochs"], row["test ndcg@10"]) == ("stopped", "1", "")
+    again = wait(start(tmp_path, space, tmp_path / "data", tmp_path / "cache", "--resume"))
+    assert "5 points, 0 to run" in again and "2 finished, 3 stopped" in said
