@@ -101,8 +101,8 @@ def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder)
 
 
 def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
-    """Points that cannot learn, after one that does: each is stopped at its first evaluation, and a place that
-    was not freed would leave the last without one."""
+    """Points that cannot learn, after one that does: each is stopped at its first evaluation, and a place
+    that was not freed would leave the last without one."""
     synthesise(tmp_path / "data", users=400, videos=120, frames=2, width=4, seed=1)
     space = {
         "search": "asha",
