@@ -22,9 +22,9 @@ from trainer.errors import UserError
 DEVICE_SHARE = 0.25
 
 
-def fingerprint(data: str | Path) -> str:
-    """Of the content of a data set. Raises DataError where there is none."""
-    return Index.load(data).fingerprint
+def open_index(data: str | Path) -> Index:
+    """What a data set says of itself. Raises DataError where there is none."""
+    return Index.load(data)
 
 
 class Inputs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer import operator
 from trainer.errors import UserError
-from trainer.inputs import fingerprint
+from trainer.inputs import open_index
 from tune import figures, spread
 from tune.ledger import Ledger
 from tune.space import Space
@@ -64,7 +64,12 @@ def study(asked: Study, data: list[Path]) -> bool:
     if not data:
         operator.make_default_data(operator.DEFAULT_DATA)
         data = [operator.DEFAULT_DATA]
-    found = {path.name: of_data(asked, path, cells) for path in data}
+    names = [open_index(path).name for path in data]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"two data sets are named {max(names, key=names.count)}: import one with another --name"
+        )
+    found = {name: of_data(asked, path, cells) for name, path in zip(names, data, strict=True)}
     rows = [row for name, scores in found.items() for row in table(asked.name, name, cells, scores)]
     asked.out.mkdir(parents=True, exist_ok=True)
     with open(asked.out / f"{asked.name}.csv", "w", newline="", encoding="utf-8") as file:
@@ -101,7 +106,11 @@ def scored(asked: Study, data: Path, wanted: dict[Cell, list[int]]) -> Scores:
     points = {(cell, seed): cell.point(asked.fixed, seed) for cell, seeds in wanted.items() for seed in seeds}
     distinct = {point.id: point for point in points.values()}
     ledger = Ledger(
-        asked.out / data.name, list(distinct.values()), data.absolute(), fingerprint(data), grows=True
+        asked.out / data.name,
+        list(distinct.values()),
+        data.absolute(),
+        open_index(data).fingerprint,
+        grows=True,
     )
     pending = [point for point in ledger.pending() if point.id in distinct]
     print(f"{data.name}: {len(distinct)} runs, {len(pending)} to do", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer import rundir
 from trainer.errors import UserError
-from trainer.inputs import fingerprint
+from trainer.inputs import open_index
 from tune.ledger import Ledger, ranked
 from tune.space import Point, Space
 
@@ -27,7 +27,7 @@ def sweep(
     Raises:
         UserError, DataError: no data set, a directory that is taken, a trial that asks for more than is.
     """
-    ledger = Ledger(out, space.points(), data.absolute(), fingerprint(data), resume=resume)
+    ledger = Ledger(out, space.points(), data.absolute(), open_index(data).fingerprint, resume=resume)
     points = ledger.pending()
     print(f"{len(ledger.points)} points, {len(points)} to run: {ledger.out}", file=sys.stderr)
     if points:

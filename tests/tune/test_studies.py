@@ -119,3 +119,11 @@ def test_options_that_cannot_be_for_all_runs(words, message, tmp_path, capsys):
     assert main(asked) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_data_sets_of_one_name_would_be_one_in_the_figure(make_world, tmp_path, capsys):
+    data = str(make_world())
+    assert main(["study", "ablation", "--data", data, data, "--out", str(tmp_path / "out")]) == 2
+    assert (
+        "two data sets are named synthetic-60x24: import one with another --name" in capsys.readouterr().err
+    )
