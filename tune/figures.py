@@ -81,14 +81,17 @@ def bars(rows: Rows, path: Path) -> None:
 
 
 def heat_maps(rows: Rows, path: Path) -> None:
-    """NDCG@10 over loss weight and diffusion steps, a panel a module and a line a data set; darker is
-    higher.
+    """NDCG@10 over loss weight and diffusion steps, a panel a module and a line a data set; darker is higher,
+    and a frame marks the cells that have more seeds than others.
     """
     import numpy as np
+    from matplotlib.patches import Rectangle
 
     data = list(dict.fromkeys(row["data"] for row in rows))
     panels = list(dict.fromkeys(row["panel"] for row in rows))
-    figure, axes = _start(len(panels), len(data), 5.2, 4.2)
+    counts = [row["seeds"] for row in rows if row["seeds"]]
+    fewest = min(counts, default=0)
+    figure, axes = _start(len(panels), len(data), 5.6, 4.2)
     for line, name in zip(axes, data, strict=True):
         for axis, panel in zip(line, panels, strict=True):
             own = {(r["row"], r["column"]): r for r in rows if (r["data"], r["panel"]) == (name, panel)}
@@ -101,6 +104,8 @@ def heat_maps(rows: Rows, path: Path) -> None:
                 if value == value:
                     shade = "white" if value > middle else "black"
                     axis.text(j, i, f"{value:.4f}", ha="center", va="center", fontsize=7, color=shade)
+                if own[weights[i], steps[j]]["seeds"] > fewest:
+                    axis.add_patch(Rectangle((j - 0.45, i - 0.45), 0.9, 0.9, fill=False, edgecolor=shade))
             axis.set_xticks(range(len(steps)), steps)
             axis.set_yticks(range(len(weights)), weights)
             letter = "T" if panel == "tcd" else "N"
@@ -108,7 +113,8 @@ def heat_maps(rows: Rows, path: Path) -> None:
             axis.set_ylabel(f"loss weight $\\lambda_{letter}$")
             axis.set_title(f"{panel.upper()}, {name}")
             figure.colorbar(image, ax=axis, label="test NDCG@10")
-    _finish(figure, path, f"Test NDCG@10 ({_sample(rows)}); darker is higher.")
+    note = f"; framed: more than {fewest}" if fewest < max(counts, default=0) else ""
+    _finish(figure, path, f"Test NDCG@10, means ({_sample(rows)}{note}); darker is higher.")
 
 
 def lines(rows: Rows, path: Path) -> None:

@@ -166,6 +166,7 @@ def as_text(rows: list[dict[str, Any]]) -> str:
     def number(value: Any, form: str) -> str:
         return "-" if value == "" or value != value else format(value, form)
 
+    several = len({row["panel"] for row in rows}) > 1
     for row in rows:
         scores = [
             f"{number(row[f'test {name}'], '.4f')} ± {number(row[f'test {name} spread'], '.4f')}"
@@ -173,6 +174,7 @@ def as_text(rows: list[dict[str, Any]]) -> str:
         ]
         sure = row["p"] != "" and row["p"] < 0.005
         compared = [number(row["difference"], "+.4f"), "< 0.01" if sure else number(row["p"], ".2f")]
-        cells = [row["data"], row["row"], row["column"], str(row["seeds"]), *scores, *compared]
+        name = f"{row['panel']} {row['row']}" if several else row["row"]
+        cells = [row["data"], name, row["column"], str(row["seeds"]), *scores, *compared]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
