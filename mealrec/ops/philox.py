@@ -52,7 +52,7 @@ def _slices(place: Place, columns: int, stream: int) -> list[tuple[slice, Words]
 def words(place: Place, columns: int, stream: int) -> torch.Tensor:
     """Random words int64 [R, columns], each uniform on `[0, 2^32)`."""
     out = torch.empty(len(place.row), (columns + 3) // 4 * 4, dtype=torch.int64, device=place.row.device)
-    lanes = out.view(len(out), -1, 4)
+    lanes = out.unflatten(1, (-1, 4))
     for part, quad in _slices(place, columns, stream):
         for lane, word in enumerate(quad):
             lanes[part, :, lane] = word
@@ -64,7 +64,7 @@ def normal(place: Place, columns: int, stream: int) -> torch.Tensor:
     2^-32`.
     """
     out = torch.empty(len(place.row), (columns + 3) // 4 * 4, dtype=torch.float32, device=place.row.device)
-    lanes = out.view(len(out), -1, 4)
+    lanes = out.unflatten(1, (-1, 4))
     for part, (x0, x1, x2, x3) in _slices(place, columns, stream):
         for lane, (radius_word, angle_word) in ((0, (x0, x1)), (2, (x2, x3))):
             radius = ((radius_word.double() + 0.5) * 2.0**-32).log_().mul_(-2).sqrt_()

@@ -107,10 +107,11 @@ def test_filler_rows_change_nothing(batch):
     assert model.counts(padded) == model.counts(batch)
 
 
+@pytest.mark.parametrize("kernel", ["auto", "reference"])
 @pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
-def test_a_micro_batch_of_nothing_but_filler_takes_part(backbone):
+def test_a_micro_batch_of_nothing_but_filler_takes_part(backbone, kernel):
     """The rank that gets it must still reduce every gradient with the others."""
-    model = make_model(backbone__name=backbone)
+    model = make_model(backbone__name=backbone, kernel=kernel)
     nothing = torch.zeros(3, 2).long()
     batch = with_features(make_batch(lengths=(2, 2, 2)) | {"item": nothing, "target": nothing})
     losses = model(batch)

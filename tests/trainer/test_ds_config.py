@@ -67,7 +67,7 @@ def test_batch_of_a_users_json() -> None:
     train = TrainConfig(batch_size=512)
     both = {"train_micro_batch_size_per_gpu": 16, "gradient_accumulation_steps": 4}
     assert ds_config.user_batching(both, train, 2) == Batching(128, 16, 4, 2)
-    assert ds_config.user_batching({"train_batch_size": 64}, train, 2) == Batching(64, 8, 4, 2)
+    assert ds_config.user_batching({"train_batch_size": 64}, train, 2) == Batching(64, 32, 1, 2)
     assert ds_config.user_batching({"gradient_accumulation_steps": 8}, train, 2) == Batching(512, 32, 8, 2)
     assert ds_config.user_batching({}, train, 2) == Batching(512, 64, 4, 2)
     with pytest.raises(UserError):
