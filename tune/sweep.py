@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer import rundir
+from trainer import machine, rundir
 from trainer.errors import UserError
 from trainer.inputs import open_index
 from tune.ledger import Ledger, ranked
@@ -110,7 +110,14 @@ def connect(address: str | None, variables: dict[str, str]) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS")
-    here = {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    here = {}
+    if not address:
+        # To free the place of a trial that was stopped Ray asks its dashboard, and finds that only where it
+        # is told which Ray is meant: another may run beside it.
+        port, dashboard = machine.free_port(), machine.free_port()
+        os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+        variables = {**variables, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        here = {"_node_ip_address": "127.0.0.1", "include_dashboard": True, "dashboard_port": dashboard}
     try:
         ray.init(address, runtime_env={"env_vars": variables}, log_to_driver=False, **here)
     except (ConnectionError, ValueError) as error:

