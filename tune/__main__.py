@@ -19,7 +19,7 @@ from tune.studies import SEEDS, STUDIES
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tune",
-        description="Sweeps of the trainer's options, on this machine or a Ray cluster.",
+        description="Sweeps of the trainer's options and the paper's studies, here or on a Ray cluster.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     sweep = commands.add_parser(
@@ -39,12 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--gpus-per-trial", type=int, help="GPUs of a trial, a rank on each")
     sweep.add_argument("--address", help="a Ray cluster's address, or auto for the one that runs here")
     sweep.add_argument("--resume", action="store_true", help="continue the sweep in --out")
+    sweep.add_argument("--dry-run", action="store_true", help="list the points and start nothing")
     studies = commands.add_parser(
         "study",
         help="the paper's studies: table and figure",
         description="The paper's studies: each writes its table and its figure.",
     ).add_subparsers(dest="study", required=True)
-    sweep.add_argument("--dry-run", action="store_true", help="list the points and start nothing")
     for name, make in STUDIES.items():
         one = studies.add_parser(
             name,
