@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainer import rundir
+from trainer import run_directory
 from trainer.errors import UserError
 from tune.space import METRICS, Point
 
@@ -46,7 +46,7 @@ class Ledger:
         """
         self.out = Path(out).absolute()
         file = self.out / SWEEP
-        before = rundir.read_json(file) if file.is_file() else None
+        before = run_directory.read_json(file) if file.is_file() else None
         if before is not None and grows:
             points = [*(Point(**point) for point in before["points"]), *points]
         self.points = list({point.id: point for point in points}.values())
@@ -70,7 +70,7 @@ class Ledger:
         except OSError as error:
             raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
         if not resume:
-            rundir.write_json(file, begun)
+            run_directory.write_json(file, begun)
 
     def run(self, point: Point) -> Path:
         return self.out / RUNS / point.id
@@ -88,11 +88,11 @@ class Ledger:
 
     def status(self, point: Point) -> tuple[str, str]:
         """(finished, stopped, failed or pending; cause)."""
-        if rundir.is_finished(self.run(point)):
+        if run_directory.is_finished(self.run(point)):
             return "finished", ""
         note = self.ended(point.id)
         if note.is_file():
-            said = rundir.read_json(note)
+            said = run_directory.read_json(note)
             return said["status"], said["cause"]
         return "pending", ""
 
@@ -127,8 +127,8 @@ class Ledger:
         """results.json, or for a run that ended before it the best evaluation in its metrics."""
         run = self.run(point)
         if status == "finished":
-            return rundir.read_json(run / rundir.RESULTS)
-        file = run / rundir.METRICS
+            return run_directory.read_json(run / run_directory.RESULTS)
+        file = run / run_directory.METRICS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         valid = [record for record in found if record.get("split") == "valid"]
@@ -141,7 +141,7 @@ class Ledger:
 
 def note_end(path: str | Path, status: str, cause: str) -> None:
     """status: stopped or failed."""
-    rundir.write_json(path, {"status": status, "cause": cause})
+    run_directory.write_json(path, {"status": status, "cause": cause})
 
 
 def ranked(rows: list[dict[str, Any]], metric: str, mode: str, top: int = 20) -> str:

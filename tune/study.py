@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer import operator
+from trainer.launch import operator
 from trainer.errors import UserError
 from trainer.inputs import open_index
 from tune import figures, spread

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer import machine, rundir
+from trainer import run_directory
+from trainer.launch import machine
 from trainer.errors import UserError
 from trainer.inputs import open_index
 from tune.ledger import Ledger, ranked
@@ -89,7 +90,7 @@ def notes(ledger: Ledger) -> Any:
     class Notes(Callback):
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             point = trial.config["point"]
-            if not rundir.is_finished(point["run"]):
+            if not run_directory.is_finished(point["run"]):
                 ledger.end(point["id"], "stopped")
             ledger.write()
 

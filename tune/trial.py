@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainer.callbacks.base import Callback, Record
+from trainer.rank.callbacks.base import Callback, Record
 from trainer.errors import line_of
 from tune.ledger import note_end
 from tune.space import METRICS
@@ -28,9 +28,10 @@ class Report(Callback):
 
 def rank(point: dict[str, Any]) -> None:
     """A worker of the trial is a rank of the run."""
-    from trainer import rundir, worker
+    from trainer import run_directory
+    from trainer.rank import main
 
-    started = (Path(point["run"]) / rundir.CONFIG).is_file()
+    started = (Path(point["run"]) / run_directory.CONFIG).is_file()
     # A run of this name may be left by a driver that died: it continues where it was saved.
     words = ["--run", point["run"], "--resume"] if started else point["words"]
     try:
