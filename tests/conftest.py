@@ -54,7 +54,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_world(seed=0) is the directory of a tiny synthetic data set."""
+    """A function of a seed: the directory of a tiny synthetic data set, made once."""
     folder = tmp_path_factory.mktemp("worlds")
 
     def make(seed: int = 0) -> Path:
@@ -83,8 +83,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """launch(command, **environment) starts a command line in `tmp_path` with this interpreter's environment
-    active.
+    """A function that starts a command line in `tmp_path`, with this interpreter's environment active.
 
     Its output goes to `tmp_path`/output; what is left of it at the end of the test is killed.
     """

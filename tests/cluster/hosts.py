@@ -1,5 +1,7 @@
-"""Two hosts on one machine, n1 and n2: network namespaces joined by a bridge, each with its own host name,
-processes, shared memory and an ssh server. Needs root and Debian's iproute2, openssh-server and pdsh.
+"""Two hosts on one machine, n1 and n2: network namespaces joined by a bridge.
+
+Each has its own host name, processes, shared memory and ssh server. Needs root and Debian's iproute2,
+openssh-server and pdsh.
 
     python -m tests.cluster.hosts COMMAND ...     # runs COMMAND on n1 while both hosts are up
 

@@ -1,6 +1,4 @@
-"""A Ray cluster of two hosts: a submitted job trains to the same losses; after the head is gone, a new job
-continues the run.
-"""
+"""A Ray cluster of two hosts: a job trains to the same losses; one after a lost head node continues."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
     RANK=0 WORLD_SIZE=2 ... python several.py '[["--run", "a", ...], ["--run", "b", ...]]'
 
-Each entry is the command line of a run. Rank 0 prints a line of JSON per run: null, or the error that ended it.
+Each entry is the command line of a run. Rank 0 prints a line of JSON for each: null, or the error that ended
+it.
 """
 
 from __future__ import annotations

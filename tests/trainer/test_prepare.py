@@ -126,26 +126,26 @@ def join_run(
 def test_ranks_without_an_operator_agree_on_a_run(tmp_path: Path, make_world: MakeData, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(run_directory.RUN_VARIABLE, raising=False)
-    sent: list = []
+    sent: list[object] = []
     arguments = ["--data", str(make_world()), "--train.lr", "0.5"]
-    first, lock = join_run(options.parse(arguments), is_main=True, reported=reported)
-    second, none = join_run(options.parse(arguments), is_main=False, reported=reported)
+    first, lock = join_run(options.parse(arguments), is_main=True, sent=sent)
+    second, none = join_run(options.parse(arguments), is_main=False, sent=sent)
     assert first == second and first.train.lr == 0.5 and first.model.videos == 24 and none is None
     assert Path(first.run.dir).parent == tmp_path / "runs"
     with pytest.raises(UserError, match="in use"):
         run_directory.claim(first.run.dir, resume=True)
     lock.release()
     with pytest.raises(UserError, match="holds a run already"):
-        join_run(options.parse([*arguments, "--run", first.run.dir]), is_main=True, reported=reported)
+        join_run(options.parse([*arguments, "--run", first.run.dir]), is_main=True, sent=sent)
     with pytest.raises(UserError, match="holds a run already"):
-        join_run(options.parse([*arguments, "--run", first.run.dir]), is_main=False, reported=reported)
+        join_run(options.parse([*arguments, "--run", first.run.dir]), is_main=False, sent=sent)
 
 
 def test_ranks_of_an_operator_join_its_run(tmp_path: Path, make_world: MakeData, monkeypatch) -> None:
     prepared = prepare("--run", tmp_path / "run", "--data", make_world(), "--model.dim", 32)
     monkeypatch.setenv(run_directory.RUN_VARIABLE, str(tmp_path / "run"))
-    sent: list = []
-    config, lock = join_run(options.parse([]), is_main=True, reported=reported)
+    sent: list[object] = []
+    config, lock = join_run(options.parse([]), is_main=True, sent=sent)
     assert config.model.dim == 32 and config.run.dir == str(tmp_path / "run")
     assert lock.path.name == run_directory.RANK_LOCK
     prepared.lock.release()

@@ -1,6 +1,4 @@
-"""launch.sh, the operator and DeepSpeed's launcher as real processes; the ranks train nothing
-(`stand_in`).
-"""
+"""launch.sh, the operator and DeepSpeed's launcher as real processes; ranks train nothing (`stand_in`)."""
 
 from __future__ import annotations
 
