@@ -1,4 +1,4 @@
-.PHONY: help test lint format gpu-check
+.PHONY: help test lint format docs gpu-check
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -13,6 +13,9 @@ lint:  ## check style and imports
 
 format:  ## put the code in form
 	@python=$$(./environment.sh dev) && "$$python" -m ruff check --fix . && "$$python" -m ruff format .
+
+docs:  ## build the documentation site into build/site; a warning fails
+	@python=$$(./environment.sh dev) && NO_MKDOCS_2_WARNING=1 "$$python" -m mkdocs build --strict
 
 gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs PyTorch, nvcc, Triton
 	@python3 -m bench.gpu_check
