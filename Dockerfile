@@ -1,6 +1,6 @@
 # For clusters with GPUs: PyTorch's own image has CUDA and its compiler; ours adds the dependencies and the source.
 #
-#   docker build -t REGISTRY/mealrec:0.1.0 .
+#   docker build -t REGISTRY/mealrec .
 #
 # The CUDA kernels of the two usual architectures are compiled into the image, so that no pod waits for them.
 FROM pytorch/pytorch:2.13.0-cuda13.0-cudnn9-devel

@@ -1,4 +1,4 @@
-.PHONY: help test lint format gpu-check
+.PHONY: help test lint format docs gpu-check
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -8,11 +8,14 @@ help:  ## what there is to make
 test:  ## run the tests (makes the environment if need be); a part: make test ARGS=tests/shards; the slow: ARGS="-m slow"
 	@python=$$(./environment.sh dev) && "$$python" -m pytest $(ARGS)
 
-lint:  ## check style and imports
-	@python=$$(./environment.sh dev) && "$$python" -m ruff check . && "$$python" -m ruff format --check .
+lint:  ## check style, docstrings and types
+	@python=$$(./environment.sh dev) && "$$python" -m ruff check . && "$$python" -m ruff format --check . && "$$python" -m mypy
 
 format:  ## put the code in form
 	@python=$$(./environment.sh dev) && "$$python" -m ruff check --fix . && "$$python" -m ruff format .
+
+docs:  ## build the documentation site into build/site; a warning fails
+	@python=$$(./environment.sh dev) && NO_MKDOCS_2_WARNING=1 "$$python" -m mkdocs build --strict
 
 gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs PyTorch, nvcc, Triton
 	@python3 -m bench.gpu_check
