@@ -37,7 +37,7 @@ class DataConfig:
     )
     workers: int = option(0, "loader processes a rank; 0: load in the rank itself")
     cache_dir: str | None = option(
-        None, "where the host-wide feature table lies; none: $MEALREC_CACHE or ~/.cache/mealrec"
+        None, "where the host-wide feature table is; none: $MEALREC_CACHE or ~/.cache/mealrec"
     )
     feature_memory: Literal["auto", "host", "device"] = option(
         "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"
@@ -50,7 +50,7 @@ class RunDirConfig:
 
     dir: str | None = option(None, "run directory; none: runs/<date-time>-<preset>", saved=False)
     host_timeout: float = option(
-        60.0, "seconds without a sign of life of another host after which every rank ends; 0: wait for ever"
+        60.0, "seconds without a sign of life of another host after which every rank ends; 0: wait forever"
     )
 
 

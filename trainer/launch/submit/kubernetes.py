@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--namespace", metavar="NAME")
     parser.add_argument("--image", required=True, help="built from our Dockerfile")
     parser.add_argument("--claim", required=True, help="PersistentVolumeClaim that all pods mount at --mount")
-    parser.add_argument("--mount", default="/shared", help="where data and runs lie (default: /shared)")
+    parser.add_argument("--mount", default="/shared", help="where data and runs are (default: /shared)")
     parser.add_argument("--cpus", default="8", help="CPUs a pod (default: 8)")
     parser.add_argument("--memory", default="32Gi", help="memory a pod (default: 32Gi)")
     parser.add_argument(
