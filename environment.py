@@ -28,7 +28,7 @@ VENV, LOCK = ROOT / ".venv", ROOT / ".venv.lock"
 PYTHON, LOG = VENV / "bin" / "python", VENV / "install.log"
 EXTRAS = {"dev": ("dev", "docs", "tune")}  # purpose -> extras of the package
 COMPARISONS = {">=": operator.ge, "<": operator.lt, "==": operator.eq}
-OFFLINE = ("NewConnectionError", "Temporary failure", "timed out", "error sending request", "dns error")
+OFFLINE = ("NewConnectionError", "Temporary failure", "timed out", "error sending request")
 
 
 def say(message: str) -> None:
