@@ -1,6 +1,6 @@
-"""The paper's studies as points to run: what varies, and over which seeds.
+"""Designs of the paper's studies: the variants of each, how many seeds, and which baseline.
 
-A variant is a set of the trainer's options; the first of a study is what the others are held against.
+A variant is a set of the trainer's options. A design lists cells: variants at their positions in the figure.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trainer import options as trainer_options
-from trainer import presets
+from trainer import options, presets
 from trainer.config import RunConfig
-from tune.space import Point
+from tune.space import Overrides, Point, Value
 
-Options = dict[str, Any]
-
-NO_TCD, NO_NPD = {"model.tcd.enabled": False}, {"model.npd.enabled": False}
-NO_BOTH = {**NO_TCD, **NO_NPD}
-ABLATION: dict[str, Options] = {
+NO_TCD: Overrides = {"model.tcd.enabled": False}
+NO_NPD: Overrides = {"model.npd.enabled": False}
+NO_BOTH: Overrides = {**NO_TCD, **NO_NPD}
+ABLATION: dict[str, Overrides] = {
     "full": {},
     "w/o TCD": NO_TCD,
     "w/o NPD": NO_NPD,
@@ -28,7 +26,7 @@ ABLATION: dict[str, Options] = {
     "NPD told the step": {"model.npd.noise_conditional": True},
     "w/o visual": {"model.use_video": False},
 }
-MODULES = {"full": {}, "w/o TCD": NO_TCD, "w/o NPD": NO_NPD, "backbone": NO_BOTH}
+MODULES: dict[str, Overrides] = {"full": {}, "w/o TCD": NO_TCD, "w/o NPD": NO_NPD, "backbone": NO_BOTH}
 WEIGHTS = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
 STEPS = (2, 5, 10, 20, 32, 50)
 SIGMAS = (0.0, 0.1, 0.2, 0.5, 1.0)
@@ -37,49 +35,53 @@ BACKBONES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "nextitnet": "NextItNet"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A variant at a place of the figure: (row, column) of a heat map, (line, sigma), (backbone, modules)."""
+    """A variant and its position: (row, column) of a heat map, (line, sigma) or (backbone, modules)."""
 
     panel: str
     row: str
     column: str
-    options: tuple[tuple[str, Any], ...]
+    overrides: tuple[tuple[str, Value], ...]
 
-    def point(self, fixed: Options, seed: int) -> Point:
-        """Its run. What is as the preset has it is left out, so that studies share their common runs."""
-        preset = presets.make(fixed["preset"])
-        wanted = {**fixed, **dict(self.options)}
+    def point(self, fixed: Overrides, seed: int) -> Point:
+        """Return its run.
+
+        Values that the preset has anyway are left out, so that studies share the runs they have in common.
+        """
+        preset = presets.make(str(fixed["preset"]))
+        overrides = {**fixed, **dict(self.overrides)}
         return Point(
             {
                 name: value
-                for name, value in wanted.items()
-                if name == "preset" or trainer_options.get(preset, name) != value
+                for name, value in overrides.items()
+                if name == "preset" or options.get(preset, name) != value
             },
             seed,
         )
 
 
-def cell(panel: str, row: Any, column: Any, options: Options) -> Cell:
-    return Cell(panel, str(row), str(column), tuple(sorted(options.items())))
+def make_cell(panel: str, row: Any, column: Any, overrides: Overrides) -> Cell:
+    """Make a cell, its position spelled as in tables."""
+    return Cell(panel, str(row), str(column), tuple(sorted(overrides.items())))
 
 
 def ablation(quick: bool) -> list[Cell]:
     """Figure 3: what each part is worth."""
-    chosen = list(ABLATION.items())[:4] if quick else ABLATION.items()
-    return [cell("ablation", name, "", options) for name, options in chosen]
+    names = list(ABLATION)[:4] if quick else list(ABLATION)
+    return [make_cell("ablation", name, "", ABLATION[name]) for name in names]
 
 
 def sensitivity(quick: bool) -> list[Cell]:
     """Figure 4: loss weight against diffusion steps, a heat map for each module.
 
-    The whole grid has the default's row and column, too.
+    The whole grid includes the default's row and column.
     """
     cells = []
     for module in ("tcd", "npd"):
-        weight, T = default_of(module)
-        weights = WEIGHTS[::3] if quick else sorted({*WEIGHTS, weight})
-        steps = STEPS[::3] if quick else sorted({*STEPS, T})
+        default_weight, default_steps = default_of(module)
+        weights = WEIGHTS[::3] if quick else sorted({*WEIGHTS, default_weight})
+        steps = STEPS[::3] if quick else sorted({*STEPS, default_steps})
         cells += [
-            cell(module, weight, T, {f"model.{module}.loss_weight": weight, f"model.{module}.steps": T})
+            make_cell(module, weight, T, {f"model.{module}.loss_weight": weight, f"model.{module}.steps": T})
             for weight in weights
             for T in steps
         ]
@@ -87,7 +89,7 @@ def sensitivity(quick: bool) -> list[Cell]:
 
 
 def default_of(module: str) -> tuple[float, int]:
-    """Loss weight and steps that a run has by itself for "tcd" or "npd"."""
+    """Return the default loss weight and diffusion steps of "tcd" or "npd"."""
     diffusion = getattr(RunConfig().model, module)
     return diffusion.loss_weight, diffusion.steps
 
@@ -96,38 +98,37 @@ def robustness(quick: bool) -> list[Cell]:
     """Figure 5: noise of `sigma` standard deviations on the frame features, in training and in evaluation."""
     sigmas = SIGMAS[::2] if quick else SIGMAS
     return [
-        cell("robustness", name, sigma, {**options, "model.feature_noise": sigma})
-        for name, options in MODULES.items()
+        make_cell("robustness", name, sigma, {**overrides, "model.feature_noise": sigma})
+        for name, overrides in MODULES.items()
         for sigma in sigmas
     ]
 
 
 def universality(quick: bool) -> list[Cell]:
     """Each backbone with and without the two modules."""
-    names = list(BACKBONES)[:2] if quick else BACKBONES
+    names = list(BACKBONES)[:2] if quick else list(BACKBONES)
+    modules: dict[str, Overrides] = {"with TCD and NPD": {}, "alone": NO_BOTH}
     return [
-        cell("universality", BACKBONES[name], label, {**options, "model.backbone.name": name})
+        make_cell("universality", BACKBONES[name], label, {**overrides, "model.backbone.name": name})
         for name in names
-        for label, options in (("with TCD and NPD", {}), ("alone", NO_BOTH))
+        for label, overrides in modules.items()
     ]
 
 
-STUDIES: dict[str, Callable[[bool], list[Cell]]] = {
-    study.__name__: study for study in (ablation, sensitivity, robustness, universality)
+DESIGNS: dict[str, Callable[[bool], list[Cell]]] = {
+    design.__name__: design for design in (ablation, sensitivity, robustness, universality)
 }
 SEEDS = {"ablation": 3, "sensitivity": 1, "robustness": 3, "universality": 3}
 
 
-def held_against(study: str, one: Cell, cells: list[Cell]) -> Cell | None:
-    """The cell that a cell is compared with, seed by seed; None for the one that the others are held
-    against.
-    """
+def baseline_of(study: str, cell: Cell, cells: list[Cell]) -> Cell | None:
+    """Return the cell that `cell` is compared with, seed by seed; None for a baseline itself."""
     if study == "ablation":
-        other = cells[0]
+        baseline = cells[0]
     elif study == "robustness":
-        other = next(c for c in cells if (c.row, c.column) == ("full", one.column))
+        baseline = next(c for c in cells if (c.row, c.column) == ("full", cell.column))
     elif study == "universality":
-        other = next(c for c in cells if (c.row, c.column) == (one.row, "alone"))
+        baseline = next(c for c in cells if (c.row, c.column) == (cell.row, "alone"))
     else:
         return None
-    return None if other == one else other
+    return None if baseline == cell else baseline

@@ -1,4 +1,4 @@
-"""Means and spreads over seeds, and paired tests."""
+"""Means and standard deviations over seeds, and paired tests."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one cell: mean and standard deviation over seeds."""
+    """Mean and sample standard deviation over seeds (NaN for one seed)."""
 
     mean: float
-    spread: float
-    seeds: int
+    deviation: float
 
 
 def summarise(values: list[float]) -> Summary:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return Summary(float(np.mean(values)), spread, len(values))
+    """Summarise one value per seed."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return Summary(float(np.mean(values)), deviation)
 
 
-def paired(values: dict[int, float], base: dict[int, float]) -> tuple[float, float]:
-    """Mean difference over the seeds that both have, and the two-sided p of a paired t-test; NaN below two
-    seeds, or where all differences are equal.
+def paired_t_test(values: dict[int, float], baseline: dict[int, float]) -> tuple[float, float]:
+    """Compare values by seed: mean difference over the seeds that both have, and two-sided p.
+
+    p is NaN for fewer than two seeds, or where all differences are equal.
     """
     from scipy import stats
 
-    seeds = sorted(set(values) & set(base))
-    differences = np.array([values[seed] - base[seed] for seed in seeds])
+    seeds = sorted(set(values) & set(baseline))
+    differences = np.array([values[seed] - baseline[seed] for seed in seeds])
     if len(seeds) < 2 or np.ptp(differences) == 0:
         return (float(differences.mean()) if len(seeds) else math.nan), math.nan
     return float(differences.mean()), float(stats.ttest_1samp(differences, 0.0).pvalue)
