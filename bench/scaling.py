@@ -1,5 +1,5 @@
 """Memory and traffic of a rank for ZeRO 0 to 3, measured at worlds 1, 2 and 4 on the CPU, beside what
-`trainer.estimate` says.
+`trainer.launch.dry_run` says.
 
     python -m bench.scaling [--worlds 1 2 4] [--stages 0 1 2 3] [--precisions fp32 bf16]
     python -m bench.scaling --simulate PICTURE [--dim 64]     # the same arithmetic for any size, as a picture
@@ -22,7 +22,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trainer import estimate
+from trainer.launch import dry_run
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (200_000, 600_000)  # videos
@@ -36,12 +36,13 @@ def rank(stage: int, precision: str, videos: int, out: Path) -> None:
     import torch
 
     from mealrec import MealRec, MealRecConfig
-    from trainer import dist, ds_config, engine
+    from trainer import distributed, ds_config
+    from trainer.rank import engine
     from trainer.batching import resolve
     from trainer.config import TrainConfig
-    from trainer.step import TrainStep
+    from trainer.rank.step import TrainStep
 
-    world = dist.init()
+    world = distributed.init()
     train = TrainConfig(zero_stage=stage, tensorboard=False, precision=precision)
     batching = resolve(64, 64 // world.size, world.size)
     config = MealRecConfig(videos=videos, max_length=10, dim=DIM)
@@ -61,17 +62,17 @@ def rank(stage: int, precision: str, videos: int, out: Path) -> None:
     }
     sent = 0
     for index in range(STEPS):
-        dist.barrier()
+        distributed.barrier()
         before = loopback()
         step([batch], 0, index)
-        dist.barrier()
+        distributed.barrier()
         sent = loopback() - before
     if world.is_main:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         count = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
         out.write_text(json.dumps({"peak": peak, "traffic": sent / world.size, "parameters": count}))
-    dist.barrier()
-    dist.shutdown()
+    distributed.barrier()
+    distributed.shutdown()
 
 
 def loopback() -> int:
@@ -118,7 +119,7 @@ def measure(stage: int, precision: str, world: int, videos: int) -> dict[str, fl
 
 def estimated(stage: int, precision: str, world: int) -> float:
     """Bytes a parameter of a rank."""
-    return sum(estimate.bytes_a_parameter(stage, world, bf16=precision == "bf16"))
+    return sum(dry_run.bytes_a_parameter(stage, world, bf16=precision == "bf16"))
 
 
 def traffic(stage: int, precision: str, world: int) -> float:

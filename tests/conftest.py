@@ -21,16 +21,17 @@ STAND_IN = '''
 """A rank that trains nothing: it says what it was given, and does what $STAND_IN says."""
 import os, signal, time
 from pathlib import Path
-from trainer import rundir, watch
+from trainer import run_directory
+from trainer.rank import parent_watch
 from trainer.errors import UserError
 
 def main(words):
-    watch.start()
+    parent_watch.start()
     rank, task = os.environ["RANK"], os.environ["STAND_IN"]
     said = {"words": list(words), "pid": os.getpid(), "environment": dict(os.environ)}
-    rundir.write_json(Path(os.environ["STAND_IN_OUT"]) / f"rank-{rank}.json", said)
+    run_directory.write_json(Path(os.environ["STAND_IN_OUT"]) / f"rank-{rank}.json", said)
     if task == "finish" and rank == "0":
-        rundir.write_json(Path(os.environ[rundir.RUN_VARIABLE]) / rundir.RESULTS, {})
+        run_directory.write_json(Path(os.environ[run_directory.RUN_VARIABLE]) / run_directory.RESULTS, {})
     if task in ("finish", "leave"):
         return 0
     if rank == "1" and task == "crash":

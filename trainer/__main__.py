@@ -1,4 +1,4 @@
-"""`python -m trainer`, `./launch.sh` and each rank that a launcher starts come here.
+"""The entry of `python -m trainer`, of `./launch.sh` and of each rank that a launcher starts.
 
 [train] OPTIONS           train and evaluate: the operator, or a rank where a launcher has set LOCAL_RANK
 evaluate RUN [OPTIONS]    evaluate a run's best checkpoint
@@ -13,28 +13,29 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trainer import options, rundir
-from trainer.encoding import decode
+from trainer import options, run_directory
+from trainer.command_line import decode
 from trainer.errors import DONE, MISTAKE, EchoedError, UserError, is_mistake, line_of, report
 
 COMMANDS = {
-    "evaluate": "trainer.evaluate",
-    "recommend": "trainer.recommend",
-    "submit": "trainer.submit.command",
+    "evaluate": "trainer.evaluation.evaluate",
+    "recommend": "trainer.evaluation.recommend",
+    "submit": "trainer.launch.submit.command",
 }
+OPERATOR, RANK = "trainer.launch.operator", "trainer.rank.main"
 
 
-def run(words: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 0 done, 2 the user's mistake, in one line on stderr."""
-    words = decode(words)
+    arguments = decode(argv)
     is_rank = "LOCAL_RANK" in os.environ
-    command = words[0] if words and words[0] in ("train", *COMMANDS) else None
-    rest = words[1:] if command else words
-    module = COMMANDS.get(command or "", "trainer.worker" if is_rank else "trainer.operator")
+    command = arguments[0] if arguments and arguments[0] in ("train", *COMMANDS) else None
+    rest = arguments[1:] if command else arguments
+    module = COMMANDS.get(command or "", RANK if is_rank else OPERATOR)
     try:
-        if module == "trainer.worker":
+        if module == RANK:
             _answer_options(rest)
-            importlib.import_module("trainer.hosts.hostfile").refuse_missing()
+            importlib.import_module("trainer.rank.hostfile").refuse_missing()
         return importlib.import_module(module).main(rest) or DONE
     except Exception as error:
         if not is_mistake(error):
@@ -42,24 +43,24 @@ def run(words: Sequence[str]) -> int:
         return _report_rank(error) if is_rank else report(error)
 
 
-def _answer_options(words: Sequence[str]) -> None:
-    """Answer --help and wrong options before a rank loads its libraries. All meet them, the first speaks."""
+def _answer_options(arguments: Sequence[str]) -> None:
+    """Answer --help and wrong options before a rank loads its libraries; only rank 0 prints."""
     try:
-        options.parse(words)
+        options.parse(arguments)
     except UserError as error:
         raise error if os.environ.get("RANK", "0") == "0" else EchoedError() from None
 
 
 def _report_rank(error: Exception) -> int:
-    """Note the mistake for the operator, which says it once; where there is none, say it here."""
-    run_dir = os.environ.get(rundir.RUN_VARIABLE)
-    if isinstance(error, EchoedError) or (run_dir and rundir.note_mistake(run_dir, line_of(error))):
+    """Leave the mistake to the operator, which prints it once; where there is none, print it here."""
+    run_dir = os.environ.get(run_directory.RUN_VARIABLE)
+    if isinstance(error, EchoedError) or (run_dir and run_directory.note_mistake(run_dir, line_of(error))):
         return MISTAKE
     return report(error)
 
 
 def main() -> None:
-    """The process's entry."""
+    """Run the command line of this process, and exit."""
     sys.exit(run(sys.argv[1:]))
 
 

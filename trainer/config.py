@@ -2,8 +2,8 @@
 
 Every leaf carries its help text in `metadata["help"]`; the command line, the help and the YAML file are all
 derived from these classes by `trainer.options`. A leaf is an int, float, bool, str, Optional of these, or a
-Literal. Leaves with `metadata["saved"] = False` say how one start is made, not what the run is: they are not
-written to the run's config.yaml.
+Literal. Leaves with `metadata["saved"] = False` belong to one start, not to the run: they are not written to the
+run's config.yaml.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from mealrec.config import MealRecConfig
 
 
 def option(default: Any, help: str, *, saved: bool = True) -> Any:
-    """A configuration leaf with its default and its help text."""
+    """Return a configuration leaf with its default and its help text."""
     return field(default=default, metadata={"help": help, "saved": saved})
 
 
 @dataclass
 class DataConfig:
+    """The data set, and how it is read."""
+
     path: str | None = option(
         None, "data set directory or URL; none: the synthetic world in data/default, made once"
     )
@@ -44,6 +46,8 @@ class DataConfig:
 
 @dataclass
 class RunDirConfig:
+    """The run directory, and the ranks' watch over each other."""
+
     dir: str | None = option(None, "run directory; none: runs/<date-time>-<preset>", saved=False)
     host_timeout: float = option(
         60.0, "seconds without a sign of life of another host after which every rank ends; 0: wait for ever"
@@ -52,6 +56,8 @@ class RunDirConfig:
 
 @dataclass
 class TrainConfig:
+    """Training: batches, optimiser, precision, checkpoints."""
+
     max_epochs: int = option(20, "passes over the training data at most")
     batch_size: int = option(512, "samples in a global batch: micro_batch_size x accumulation x ranks")
     micro_batch_size: int = option(
@@ -82,6 +88,8 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
+    """Evaluation during training and at its end."""
+
     batch_size: int = option(512, "users a rank ranks at once")
     mask_history: bool = option(True, "leave videos that the user has seen out of the ranking")
     every_steps: int = option(
@@ -94,6 +102,8 @@ class EvalConfig:
 
 @dataclass
 class RunConfig:
+    """A whole run."""
+
     preset: str = option("default", "starting values: default, microlens, kuairand, ml100k or study")
     seed: int = option(0, "seed of weights, sample order, noise, dropout and negatives")
     num_gpus: int = option(

@@ -19,7 +19,7 @@ LARGEST_BUCKET = 50_000_000
 def derive(
     train: TrainConfig, batching: Batching, *, precision: str, run_dir: str | Path | None = None
 ) -> dict[str, Any]:
-    """The JSON for `deepspeed.initialize`; it names no optimiser, which DeepSpeed would compile.
+    """Return the JSON for `deepspeed.initialize`; it names no optimiser, which DeepSpeed would compile.
 
     Args:
         precision: "fp32" or "bf16" ("auto" is settled by `settle_precision`).
@@ -62,20 +62,24 @@ def derive(
 
 
 def settle_precision(precision: str, *, on_gpu: bool, has_bf16: bool) -> str:
-    """What "auto" means: bf16 on GPUs that have it, fp32 elsewhere. On CPUs bf16 is given where asked for."""
+    """Return what "auto" means: bf16 on GPUs that have it, fp32 elsewhere. CPUs use bf16 where asked for."""
     if precision != "auto":
         return precision
     return "bf16" if on_gpu and has_bf16 else "fp32"
 
 
 def read_user_config(path: str | Path) -> dict[str, Any]:
-    """Raises UserError where the file cannot be read, is no JSON object, or holds an "auto"."""
+    """Read a DeepSpeed JSON file.
+
+    Raises:
+        UserError: the file cannot be read, is not a JSON object, or holds an "auto".
+    """
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--deepspeed_config {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"--deepspeed_config {path} is no JSON: {error}") from None
+        raise UserError(f"--deepspeed_config {path} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"--deepspeed_config {path} must hold a JSON object, not {type(config).__name__}")
     _refuse_auto(config, str(path))
@@ -93,19 +97,19 @@ def _refuse_auto(value: Any, path: str, name: str = "") -> None:
 
 
 def user_batching(
-    user: Mapping[str, Any], train: TrainConfig, world: int, *, on_gpu: bool = False
+    user: Mapping[str, Any], train: TrainConfig, world_size: int, *, on_gpu: bool = False
 ) -> Batching:
-    """The batch arithmetic of the user's JSON; `--train.batch_size` fills in what it leaves open."""
+    """Return the batch arithmetic of the user's JSON; `--train.batch_size` fills in what it leaves open."""
     total = user.get("train_batch_size", 0)
     micro = user.get("train_micro_batch_size_per_gpu", 0)
     accumulation = user.get("gradient_accumulation_steps", 0)
     if not total:
-        total = micro * world * (accumulation or 1) if micro else train.batch_size
-    return resolve(total, micro, world, accumulation, on_gpu=on_gpu)
+        total = micro * world_size * (accumulation or 1) if micro else train.batch_size
+    return resolve(total, micro, world_size, accumulation, on_gpu=on_gpu)
 
 
 def settle_user_config(user: Mapping[str, Any], batching: Batching, *, on_gpu: bool) -> dict[str, Any]:
-    """The user's JSON, its batch equation completed; on the CPU with an Adam that needs no compiler."""
+    """Return the user's JSON, its batch equation completed; on the CPU with an Adam that needs no compiler."""
     config = json.loads(json.dumps(user))
     config |= {
         "train_batch_size": batching.batch_size,
@@ -126,7 +130,11 @@ def settle_user_config(user: Mapping[str, Any], batching: Batching, *, on_gpu: b
 
 
 def check_conflicts(user: Mapping[str, Any], explicit: Mapping[str, Any], path: str | Path) -> None:
-    """Raises UserError where a typed option (dotted name -> value) says other than the user's JSON."""
+    """Compare typed options (dotted name -> value) with the user's JSON.
+
+    Raises:
+        UserError: they contradict each other.
+    """
     optimizer = user.get("optimizer", {}).get("params", {}) if user.get("optimizer") else None
     scheduled = bool(user.get("scheduler"))
     said: dict[str, tuple[str, Any]] = {
@@ -156,12 +164,12 @@ def check_conflicts(user: Mapping[str, Any], explicit: Mapping[str, Any], path: 
 
 
 def zero_stage(config: Mapping[str, Any]) -> int:
-    """The ZeRO stage of a DeepSpeed configuration."""
+    """Return the ZeRO stage of a DeepSpeed configuration."""
     return int(config.get("zero_optimization", {}).get("stage", 0))
 
 
 def offloads_optimizer(config: Mapping[str, Any]) -> bool:
-    """Whether the optimiser state lies in host memory."""
+    """Whether the optimiser state is in host memory."""
     return bool(_offload_device(config))
 
 
@@ -180,16 +188,20 @@ def _precision(config: Mapping[str, Any]) -> str:
 def engine_config(
     config: RunConfig, batching: Batching, *, on_gpu: bool, has_bf16: bool, run_dir: str | Path | None
 ) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`, from whichever of the two sources the run names."""
+    """Return the dictionary for `deepspeed.initialize`, from whichever of the two sources the run names."""
     if config.deepspeed_config:
         return settle_user_config(read_user_config(config.deepspeed_config), batching, on_gpu=on_gpu)
     precision = settle_precision(config.train.precision, on_gpu=on_gpu, has_bf16=has_bf16)
     return derive(config.train, batching, precision=precision, run_dir=run_dir)
 
 
-def settle_batching(config: RunConfig, world: int, *, on_gpu: bool) -> Batching:
-    """How the run's global batch is dealt to `world` ranks. Raises UserError where it cannot be."""
+def settle_batching(config: RunConfig, world_size: int, *, on_gpu: bool) -> Batching:
+    """Return how the run's global batch is divided among `world_size` ranks.
+
+    Raises:
+        UserError: it cannot be.
+    """
     if config.deepspeed_config:
         user = read_user_config(config.deepspeed_config)
-        return user_batching(user, config.train, world, on_gpu=on_gpu)
-    return resolve(config.train.batch_size, config.train.micro_batch_size, world, on_gpu=on_gpu)
+        return user_batching(user, config.train, world_size, on_gpu=on_gpu)
+    return resolve(config.train.batch_size, config.train.micro_batch_size, world_size, on_gpu=on_gpu)

@@ -8,17 +8,17 @@ DONE, FAILED, MISTAKE = 0, 1, 2  # exit codes of every command of this package
 
 
 class UserError(Exception):
-    """A mistake of the user's; the message is the one line that they will read."""
+    """A user's mistake; the message is the one line that they will read."""
 
 
 class EchoedError(UserError):
-    """A mistake that another rank has met and says; this rank ends without a word."""
+    """A mistake that another rank reports; this rank ends silently."""
 
 
 def is_mistake(error: BaseException) -> bool:
     """Whether `error` is a user's mistake: ours, a fault in the data or a bad model configuration.
 
-    An error of a module that was never imported cannot have been raised: it is not imported for the question.
+    An error of a module that was never imported cannot have been raised, so nothing is imported to find out.
     """
     kinds: list[type] = [UserError]
     for module, name in (("mealrec.errors", "ConfigError"), ("shards.errors", "DataError")):
@@ -28,7 +28,7 @@ def is_mistake(error: BaseException) -> bool:
 
 
 def line_of(error: BaseException) -> str:
-    """The error's message as the one line that is printed after `error: `."""
+    """Return the error's message as the one line that is printed after `error: `."""
     return " ".join(str(error).split())
 
 

@@ -3,72 +3,134 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 
+import mealrec
+import shards
 from mealrec import MealRec, MealRecConfig
-from shards import EvalStream, FeatureTable, Index, TrainStream
-from trainer import dist
+from shards import EvalStream, FeatureTable, HistoryStream, Index, TrainStream
+from trainer import distributed
 from trainer.batching import Batching
 from trainer.config import DataConfig, EvalConfig
 from trainer.errors import UserError
 
-# With `data.feature_memory auto` the features lie on the device where they take at most this share of its
-# free memory.
 DEVICE_SHARE = 0.25
+"""With `data.feature_memory auto` the features go to the device where they take at most this share of its free memory."""
 
 
 def open_index(data: str | Path) -> Index:
-    """What a data set says of itself. Raises DataError where there is none."""
+    """Return what a data set says of itself.
+
+    Raises:
+        DataError: there is none, or a fault in it.
+    """
     return Index.load(data)
 
 
 class Inputs:
     """A data set opened for one rank."""
 
-    def __init__(
-        self, data: DataConfig, model: MealRecConfig, world: dist.World, index: Index | None = None
-    ) -> None:
-        """
+    def __init__(self, data: DataConfig, model: MealRecConfig, world: distributed.World, seed: int) -> None:
+        """Open the data set and its feature table.
+
         Args:
-            model: the user's model configuration; `self.model` is a copy with what the data set decides
-                filled in.
+            model: the user's model configuration; `self.model` is a copy, completed by what the data set
+                decides.
+            seed: of weights, sample order and noise.
 
         Raises:
-            DataError: a fault of the data set. UserError: none is named.
+            DataError: a fault of the data set.
+            UserError: none is named.
         """
         if not data.path:
             raise UserError("no data set: name one with --data DIR")
-        self.data, self.world = data, world
-        self.index = Index.load(data.path) if index is None else index
+        self.data, self.world, self.seed = data, world, seed
+        self.index = Index.load(data.path)
         self.model = model_config(model, self.index, data.max_length)
         self.table = _table(self.index, self.model, data, world)
 
-    @property
-    def join(self) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None:
-        """Joins features in device memory to a batch there; None where the streams do it on the host."""
-        return self.table.join if self.table is not None and self.table.device.type != "cpu" else None
-
-    @property
-    def _host_table(self) -> Any:
-        return None if self.join else self.table
-
-    def build_model(self, seed: int) -> MealRec:
-        """The model with fresh weights, which depend on its configuration and `seed` alone."""
+    def build_model(self) -> MealRec:
+        """Return the model with fresh weights, which depend on its configuration and the seed alone."""
         return MealRec(
-            self.model, seed=seed, train_counts=self.train_counts(), feature_std=self._feature_std()
+            self.model, seed=self.seed, train_counts=self.train_counts(), feature_std=self._feature_std()
         )
 
+    def train_counts(self) -> torch.Tensor:
+        """Return each video's events in the training part, int64 [I+1]."""
+        return torch.from_numpy(self.index.train_counts())
+
+    def train_stream(self, batching: Batching) -> TrainStream:
+        """Return this rank's share of the training samples."""
+        return TrainStream(
+            self.index,
+            batch_size=batching.batch_size,
+            micro_batch_size=batching.micro_batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            max_length=self.data.max_length,
+            stride=self.data.window_stride,
+            seed=self.seed,
+            shuffle_window=self.data.shuffle_window,
+            table=self._host_table,
+            workers=self.data.workers,
+        )
+
+    def eval_stream(self, split: str, settings: EvalConfig) -> EvalStream:
+        """Return this rank's share of the users of "valid" or "test"."""
+        return EvalStream(
+            self.index,
+            split,
+            batch_size=settings.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            max_length=self.data.max_length,
+            table=self._host_table,
+        )
+
+    def history_stream(self, users: np.ndarray, settings: EvalConfig) -> HistoryStream:
+        """Return the whole histories of some users, bool [users]."""
+        return HistoryStream(
+            self.index,
+            users=users,
+            batch_size=settings.batch_size,
+            max_length=self.data.max_length,
+            table=self._host_table,
+        )
+
+    def on_device(self, batch: shards.Batch, step: int = 0) -> mealrec.Batch:
+        """Return a loaded batch as the model reads it: on the device, with features, `seed` and `global_step`.
+
+        Evaluation is always at step 0: its noise does not depend on when it runs.
+        """
+        device = self.world.device
+        fields = cast(dict[str, torch.Tensor], batch)
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in fields.items()}
+        if self._device_table is not None:
+            moved = cast(dict[str, torch.Tensor], self._device_table.join(cast(shards.Batch, moved)))
+        moved["seed"] = torch.tensor(self.seed, dtype=torch.int64, device=device)
+        moved["global_step"] = torch.tensor(step, dtype=torch.int64, device=device)
+        return cast(mealrec.Batch, moved)
+
+    @property
+    def _device_table(self) -> FeatureTable | None:
+        """The features where they are in device memory: joined there, in `on_device`."""
+        return self.table if self.table is not None and self.table.device.type != "cpu" else None
+
+    @property
+    def _host_table(self) -> FeatureTable | None:
+        """The features where they are in host memory: joined by the streams."""
+        return None if self._device_table is not None else self.table
+
     def _feature_std(self) -> torch.Tensor | None:
-        """float32 [V]: standard deviation over all frames of training videos; None where nobody asks."""
-        if not self.model.has_video or self.model.feature_noise == 0:
+        """Standard deviation over all frames of training videos, float32 [V]; None where nothing asks for it."""
+        if self.table is None or self.model.feature_noise == 0:
             return None
         chosen = (self.train_counts().numpy() > 0) & (self.table.frames > 0)
-        count, total, squares = 0, 0.0, 0.0
+        count, total, squares = 0, np.zeros(self.index.width), np.zeros(self.index.width)
         for rows in np.array_split(np.flatnonzero(chosen), max(1, int(chosen.sum()) // 1024)):
             real = np.arange(self.index.frames) < self.table.frames[rows, None]
             frames = self.table.features[rows][real].astype(np.float64)
@@ -76,58 +138,18 @@ class Inputs:
         mean = total / max(count, 1)
         return torch.from_numpy(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))).float()
 
-    def train_counts(self) -> torch.Tensor:
-        """int64 [I+1]."""
-        return torch.from_numpy(self.index.train_counts())
-
-    def train_stream(self, batching: Batching, seed: int) -> TrainStream:
-        """This rank's share of the training samples."""
-        return TrainStream(
-            self.index,
-            batch_size=batching.batch_size,
-            micro_batch_size=batching.micro_batch_size,
-            rank=self.world.rank,
-            world=self.world.size,
-            max_length=self.data.max_length,
-            stride=self.data.window_stride,
-            seed=seed,
-            shuffle_window=self.data.shuffle_window,
-            table=self._host_table,
-            workers=self.data.workers,
-        )
-
-    def eval_stream(self, split: str, settings: EvalConfig) -> EvalStream:
-        """This rank's share of the users of "valid" or "test"."""
-        return EvalStream(
-            self.index,
-            split,
-            batch_size=settings.batch_size,
-            rank=self.world.rank,
-            world=self.world.size,
-            max_length=self.data.max_length,
-            table=self._host_table,
-        )
-
-    def prepare(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-        """An evaluation batch on the device, with features and `seed`; always step 0: time plays no part."""
-        device = self.world.device
-        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        if self.join is not None:
-            batch = self.join(batch)
-        batch["seed"] = torch.tensor(seed, dtype=torch.int64, device=device)
-        batch["global_step"] = torch.zeros((), dtype=torch.int64, device=device)
-        return batch
-
 
 def model_config(model: MealRecConfig, index: Index, max_length: int) -> MealRecConfig:
-    """A copy of `model` with videos, frames, width and max_length of the data set."""
+    """Return a copy of `model` with videos, frames, width and max_length of the data set."""
     model = copy.deepcopy(model)
     model.videos, model.max_length = index.videos, max_length
     model.frames, model.width = index.frames, index.width
     return model
 
 
-def _table(index: Index, model: MealRecConfig, data: DataConfig, world: dist.World) -> FeatureTable | None:
+def _table(
+    index: Index, model: MealRecConfig, data: DataConfig, world: distributed.World
+) -> FeatureTable | None:
     if not model.has_video:
         return None
     table = FeatureTable.open(index, data.cache_dir)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from trainer import ds_config, presets, rundir
+from trainer import ds_config, presets, run_directory
 from trainer.config import RunConfig
 from trainer.errors import DONE, UserError
 
@@ -38,7 +38,7 @@ and evaluates; `deepspeed launch.sh` takes the same options. Other commands, eac
 
 @dataclass(frozen=True)
 class Leaf:
-    """One option: its dotted name, its type without Optional, and what its dataclass says of it."""
+    """One option: its dotted name, its type without Optional, and its metadata from the dataclass."""
 
     name: str
     kind: Any
@@ -49,11 +49,12 @@ class Leaf:
 
     @property
     def option(self) -> str:
+        """The option on the command line."""
         return ALIASES.get(self.name, f"--{self.name}")
 
     @property
     def expected(self) -> str:
-        """What a value of this leaf looks like, for help and errors."""
+        """What a value looks like, for help and errors."""
         if typing.get_origin(self.kind) is Literal:
             text = "|".join(map(str, typing.get_args(self.kind)))
         else:
@@ -61,7 +62,11 @@ class Leaf:
         return text + "|none" if self.optional and self.kind is not str else text
 
     def parse(self, text: str) -> Any:
-        """The value that `text` spells. Raises UserError."""
+        """Return the value that `text` spells.
+
+        Raises:
+            UserError: it is not a value of this leaf.
+        """
         if self.optional and text.lower() in ("none", "null"):
             return None
         kind = self.kind
@@ -82,7 +87,7 @@ class Leaf:
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[Leaf]:
-    """Every leaf of a nested dataclass in order of declaration."""
+    """Yield every leaf of a nested dataclass in order of declaration."""
     hints = typing.get_type_hints(cls)
     for f in fields(cls):
         kind, optional = hints[f.name], False
@@ -99,7 +104,7 @@ def leaves(cls: type, prefix: str = "") -> Iterator[Leaf]:
 
 
 def get(config: Any, name: str) -> Any:
-    """The value at a dotted name."""
+    """Return the value at a dotted name."""
     for part in name.split("."):
         config = getattr(config, part)
     return config
@@ -112,7 +117,7 @@ def put(config: Any, name: str, value: Any) -> None:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean X?`, or nothing where no known name is near."""
+    """Return `; did you mean X?`, or nothing where no known name is near."""
     tail = name.rsplit(".", 1)[-1]
     same_leaf = [k for k in known if k.rsplit(".", 1)[-1].lstrip("-") == tail.lstrip("-")]
     near = same_leaf or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -125,7 +130,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of a run's command line: one option a leaf, grouped as the dataclasses are."""
+    """Return the parser of a run's command line: one option per leaf, grouped as the dataclasses are."""
     defaults = RunConfig()
     parser = _Parser(
         prog="launch.sh", description=_DESCRIPTION, allow_abbrev=False, argument_default=argparse.SUPPRESS,
@@ -136,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--config", metavar="FILE", help="YAML file of options, as a run's config.yaml")
     run.add_argument(
         "--local_rank", "--local-rank", help=argparse.SUPPRESS
-    )  # said by DeepSpeed; the environment says it too
+    )  # added by DeepSpeed; the environment has it too
     groups = {"": run}
     for leaf in leaves(RunConfig):
         if leaf.name in FROM_DATA:
@@ -161,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> RunConfig:
-    """The configuration that a command line asks for.
+    """Return the configuration that a command line asks for.
 
     `--help` prints (on rank 0 alone where there are ranks) and exits 0.
 
@@ -170,10 +175,9 @@ def parse(argv: Sequence[str]) -> RunConfig:
             configuration file.
     """
     parser = build_parser()
-    words = list(argv)
-    if {"-h", "--help"} & set(words) and os.environ.get("RANK", "0") != "0":
+    if {"-h", "--help"} & set(argv) and os.environ.get("RANK", "0") != "0":
         sys.exit(DONE)
-    given, unknown = parser.parse_known_args(words)
+    given, unknown = parser.parse_known_args(list(argv))
     if unknown:
         name = unknown[0].split("=", 1)[0]
         known = [
@@ -194,9 +198,9 @@ def parse(argv: Sequence[str]) -> RunConfig:
             raise UserError("--resume needs --run DIR, the run to continue")
         if file:
             raise UserError("--resume takes the run's own config.yaml: leave --config out")
-        file = Path(values["run.dir"]) / rundir.CONFIG
+        file = Path(values["run.dir"]) / run_directory.CONFIG
         if not file.is_file():
-            raise UserError(f"--resume: {values['run.dir']} holds no run: no {rundir.CONFIG} there")
+            raise UserError(f"--resume: {values['run.dir']} holds no run: no {run_directory.CONFIG} there")
     if values.get("hostfile") and "num_gpus" in values:
         raise UserError("--num_gpus and --hostfile exclude each other: the ranks are the host file's slots")
     saved = read(file) if file else {}
@@ -211,10 +215,10 @@ def parse(argv: Sequence[str]) -> RunConfig:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The leaves that a YAML file sets, by dotted name.
+    """Return the leaves that a YAML file sets, by dotted name.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key (with the nearest name), a wrong value.
+        UserError: no such file, not YAML, an unknown key (with the nearest name), a wrong value.
     """
     import yaml
 
@@ -223,17 +227,17 @@ def read(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"configuration file {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration file {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"configuration file {path} is not YAML: {' '.join(str(error).split())}") from None
     table = {leaf.name: leaf for leaf in leaves(RunConfig)}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     try:
-        _flatten(tree if tree is not None else {}, "", table, found)
+        _flatten(tree if tree is not None else {}, "", table, values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return found
+    return values
 
 
-def _flatten(tree: Any, prefix: str, table: dict[str, Leaf], found: dict[str, Any]) -> None:
+def _flatten(tree: Any, prefix: str, table: dict[str, Leaf], values: dict[str, Any]) -> None:
     if not isinstance(tree, dict):
         raise UserError(
             f"{prefix.rstrip('.') or 'the file'} must be a mapping of names to values, not {tree!r}"
@@ -241,23 +245,26 @@ def _flatten(tree: Any, prefix: str, table: dict[str, Leaf], found: dict[str, An
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if name in table:
-            # YAML 1.1 reads 1e-3 as text, so that a value is judged by its spelling, as on the command line
+            # YAML 1.1 reads 1e-3 as text, so a value is judged by its spelling, as on the command line.
             leaf = table[name]
             try:
                 if isinstance(value, (dict, list)) or (value is None and not leaf.optional):
                     raise UserError(f"expected {leaf.expected}")
-                found[name] = value if value is None else leaf.parse(str(value))
+                values[name] = value if value is None else leaf.parse(str(value))
             except UserError:
                 raise UserError(f"{name} is {value!r}, expected {leaf.expected}") from None
         elif any(known.startswith(f"{name}.") for known in table):
-            _flatten(value, f"{name}.", table, found)
+            _flatten(value, f"{name}.", table, values)
         else:
             raise UserError(f"unknown key {name!r}{nearest(name, list(table))}")
 
 
 def load(path: str | Path) -> RunConfig:
-    """The configuration in a YAML file; what it does not say has the default of its class. Raises
-    UserError."""
+    """Return the configuration in a YAML file; what it leaves out has the default of its class.
+
+    Raises:
+        UserError: as `read`.
+    """
     config = RunConfig()
     for name, value in read(path).items():
         put(config, name, value)
@@ -265,7 +272,7 @@ def load(path: str | Path) -> RunConfig:
 
 
 def dump(config: RunConfig) -> str:
-    """The configuration as YAML, but for the leaves of one start only; `read` takes it back exactly."""
+    """Return the configuration as YAML, without the leaves of one start only; `read` restores it exactly."""
     import yaml
 
     tree: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from trainer.errors import UserError
 
 
 def default() -> RunConfig:
-    """The synthetic world that `./launch.sh` makes for itself."""
+    """Return values for the synthetic world that `./launch.sh` makes for itself."""
     config = RunConfig(preset="default")
     config.data.max_length = 20
     config.train.batch_size, config.train.lr, config.train.warmup_steps = 128, 3e-3, 100
@@ -18,7 +18,7 @@ def default() -> RunConfig:
 
 
 def study() -> RunConfig:
-    """The synthetic world in at most a minute on one core, for studies of many runs."""
+    """Return values for the synthetic world in at most a minute on one core, for studies of many runs."""
     config = default()
     config.preset = "study"
     config.train.max_epochs = 5
@@ -29,7 +29,7 @@ def study() -> RunConfig:
 
 
 def microlens() -> RunConfig:
-    """MicroLens 50K, 100K, 1M: short histories, the benchmark's length of 13."""
+    """Return values for MicroLens 50K, 100K, 1M: short histories, the benchmark's length of 13."""
     config = RunConfig(preset="microlens")
     config.data.max_length, config.data.window_stride = 13, 13
     config.train.batch_size, config.train.warmup_steps = 256, 100
@@ -40,17 +40,17 @@ def microlens() -> RunConfig:
 
 
 def kuairand() -> RunConfig:
-    """KuaiRand: long histories of liked videos, no features."""
+    """Return values for KuaiRand: long histories of liked videos, no features."""
     config = RunConfig(preset="kuairand")
     config.data.max_length = 50
     config.train.batch_size, config.train.lr, config.train.warmup_steps = 64, 1e-3, 100
     config.train.max_epochs, config.train.patience = 60, 8
-    config.model.backbone.dropout = 0.5  # some hundred users: the model would learn them by heart
+    config.model.backbone.dropout = 0.5  # some hundred users, which the model would memorise
     return config
 
 
 def ml100k() -> RunConfig:
-    """MovieLens 100K: 943 users, 1,682 items, long histories; L = 10 as RecBole's example."""
+    """Return values for MovieLens 100K: 943 users, 1,682 items, long histories; L = 10 as RecBole's example."""
     config = RunConfig(preset="ml100k")
     config.data.max_length, config.data.window_stride = 10, 3
     config.train.batch_size, config.train.lr, config.train.warmup_steps = 512, 1e-3, 100
@@ -65,7 +65,11 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 
 
 def make(name: str) -> RunConfig:
-    """The preset of that name. Raises UserError naming the ones there are."""
+    """Return the preset of that name.
+
+    Raises:
+        UserError: there is none; the message names the ones there are.
+    """
     if name not in PRESETS:
         raise UserError(f"unknown --preset {name!r}: there are {', '.join(PRESETS)}")
     return PRESETS[name]()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer import machine
+from trainer.launch import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 # Small, with all on that could depend on ranks: dropout, condition dropout, sampled negatives, both modules.

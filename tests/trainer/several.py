@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import sys
 
-from trainer import dist, operator, options, worker
+from trainer import distributed, options
+from trainer.launch import operator
+from trainer.rank import main
 from trainer.errors import is_mistake
-from trainer.nonfinite import NonFiniteError
+from trainer.rank.nonfinite import NonFiniteError
 
 
 def main() -> None:
-    world = dist.init()
+    world = distributed.init()
     for words in json.loads(sys.argv[1]):
         failure = None
         asked = options.parse(words)
@@ -25,7 +27,7 @@ def main() -> None:
             is_main=world.is_main,
             world=world.size,
             on_gpu=world.on_gpu,
-            broadcast=dist.broadcast_object,
+            broadcast=distributed.broadcast_object,
         )
         try:
             worker.train(config, world)
@@ -37,7 +39,7 @@ def main() -> None:
             lock.release()
         if world.is_main:
             print(json.dumps(failure), flush=True)
-    dist.shutdown()
+    distributed.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""Weights of a run: the same from every ZeRO stage, and a warm start by original ids."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mealrec import MealRec, MealRecConfig
+from trainer.evaluation import weights
+from trainer.errors import UserError
+
+
+def test_configurations_saved_before_an_option_existed() -> None:
+    config = MealRecConfig(videos=7, dim=32)
+    config.tcd.steps = 5
+    saved = asdict(config)
+    assert weights.model_config_from(saved) == config
+    del saved["tcd"]["infer_signal"], saved["objective"]
+    assert weights.model_config_from(saved) == config
+
+
+def test_every_zero_stage_gives_the_same_weights(two_ranks: dict[int, Path]) -> None:
+    plain = weights.load(two_ranks[0], "last")
+    names = {name for name, _ in MealRec(plain.model_config).named_parameters()}
+    assert names <= set(plain.state)
+    for stage in (1, 2, 3):
+        other = weights.load(two_ranks[stage], "last")
+        assert other.model_config == plain.model_config
+        for name in names:
+            # Adam makes full steps of gradients that are all rounding (of a bias that softmax ignores).
+            torch.testing.assert_close(other.state[name], plain.state[name], rtol=1e-3, atol=1e-3)
+
+
+def test_best_is_the_one_with_the_best_validation(two_ranks: dict[int, Path]) -> None:
+    from tests.trainer import runs
+
+    best = weights.load(two_ranks[1]).facts["progress"]["step"]
+    scores = {r["step"]: r["ndcg@10"] for r in runs.records(two_ranks[1]) if r.get("split") == "valid"}
+    assert scores[best] == max(scores.values())
+    assert runs.results(two_ranks[1])["best_step"] == best
+
+
+def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) -> None:
+    run = two_ranks[1]
+    old, old_ids = weights.load(run), weights.original_ids(run)
+    new_ids = [*old_ids[::-1].tolist(), -5, -6]  # the old ones in another order, and two new ones
+    config = replace(old.model_config, videos=122, max_length=25)
+    fresh, model = MealRec(config, seed=3), MealRec(config, seed=3)
+    assert weights.start_from(model, run, new_ids) == {"matched": 120, "new": 2}
+    torch.testing.assert_close(model.item[1:121].flip(0), old.state["item"][1:], rtol=0, atol=0)
+    torch.testing.assert_close(model.item[121:], fresh.item[121:], rtol=0, atol=0)
+    torch.testing.assert_close(model.position[:20], old.state["position"], rtol=0, atol=0)
+    torch.testing.assert_close(model.position[20:], fresh.position[20:], rtol=0, atol=0)
+
+
+def test_match_items_compares_strings_too() -> None:
+    assert weights.match_items(["a", "b"], ["b", "c", "a"]).tolist() == [2, -1, 1]
+    assert weights.match_items(np.array([5, 7]), np.array([7, 5, 9])).tolist() == [2, 1, -1]
+
+
+def test_wrong_runs_are_refused(two_ranks: dict[int, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run"):
+        weights.load(tmp_path)
+    shutil.copy(two_ranks[1] / "config.yaml", tmp_path)
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        weights.load(tmp_path)
+    wide = MealRec(replace(weights.load(two_ranks[1]).model_config, dim=32))
+    with pytest.raises(UserError, match="another model: weight item"):
+        weights.start_from(wide, two_ranks[1], weights.original_ids(two_ranks[1]))

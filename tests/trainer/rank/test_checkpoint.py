@@ -1,0 +1,126 @@
+"""Checkpoints: a killed run goes on to the same numbers, other ranks go on to nearly the same, other data not
+at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mealrec import MealRecConfig
+from tests.trainer import runs
+from trainer.evaluation import weights
+from trainer.rank import checkpoint
+from trainer.rank.checkpoint import Checkpoints
+from trainer.distributed import World
+from trainer.errors import UserError
+
+STAGE = 2  # of the run that is killed
+
+
+def test_killed_run_goes_on_bit_for_bit(
+    workplace: Path, data: Path, cache: Path, two_ranks: dict[int, Path]
+) -> None:
+    run = workplace / "killed"
+    command = runs.words(run, data, train__zero_stage=STAGE, train__micro_batch_size=16)
+    ranks = runs.start(2, ["-m", "trainer", *command], cache)
+    while not any(record["step"] >= 5 for record in runs.records(run)):
+        assert all(rank.poll() is None for rank in ranks), ranks[0].stderr.read()[-3000:]
+        time.sleep(0.002)
+    for rank in ranks:
+        rank.kill()
+    for rank in ranks:
+        rank.communicate()
+    assert not (run / "results.json").exists()
+    saved = json.loads((checkpoint.newest(run / "checkpoints") / checkpoint.FACTS).read_text())
+    assert saved["progress"]["step"] % 7, "killed within an epoch"
+
+    again = ["--run", str(run), "--resume"]
+    before = (two_ranks[0] / "results.json").read_text()
+    finished = ["--run", str(two_ranks[0]), "--resume"]
+    assert runs.train_several(2, [again, finished], cache) == [None, None]
+    assert runs.losses(run) == runs.losses(two_ranks[STAGE])
+    assert runs.results(run)["test"] == runs.results(two_ranks[STAGE])["test"]
+    splits = [record["split"] for record in runs.records(run) if "split" in record]
+    assert splits == ["valid"] * 3 + ["test"]
+    assert (two_ranks[0] / "results.json").read_text() == before, "a finished run stays as it is"
+
+
+def test_another_number_of_ranks(workplace: Path, cache: Path, two_ranks: dict[int, Path]) -> None:
+    """From 2 ranks to 1 in mid-epoch; ZeRO 1 to 3 through the universal form, ZeRO 0 needs none."""
+    copies = {
+        stage: cut_copy(run, workplace / f"universal{stage}", step=9) for stage, run in two_ranks.items()
+    }
+    commands = [
+        ["--run", str(copy), "--resume", "--train.micro_batch_size", "32"] for copy in copies.values()
+    ]
+    assert runs.train_several(1, commands, cache) == [None] * 4
+    for stage, copy in copies.items():
+        found, expected = np.array(runs.losses(copy)), np.array(runs.losses(two_ranks[stage]))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert runs.results(copy)["world_size"] == 1
+        assert not list((copy / "checkpoints").glob("*universal"))
+
+
+def cut_copy(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a finished run as if it had been killed after the checkpoint of `step`."""
+    shutil.copytree(run, copy)
+    (copy / "results.json").unlink()
+    for found in checkpoint.whole(copy / "checkpoints"):
+        if int(found.name[5:]) > step:
+            shutil.rmtree(found)
+    return copy
+
+
+def checkpoints_of(run: Path, **changes: object) -> Checkpoints:
+    """As the run's own, but for the changes."""
+    facts = json.loads((checkpoint.newest(run / "checkpoints") / checkpoint.FACTS).read_text())
+    own = {"fingerprint": facts["fingerprint"], "model": weights.load(run).model_config, "keep": 2, "seed": 0}
+    return Checkpoints(run / "checkpoints", World(size=2), **{**own, **changes})
+
+
+def test_other_data_model_or_optimiser_state_is_refused(two_ranks: dict[int, Path]) -> None:
+    run, same = two_ranks[1], {"zero_optimization": {"stage": 1}}
+    assert checkpoints_of(run).resumable(same) == (checkpoint.newest(run / "checkpoints"), False)
+    with pytest.raises(
+        UserError, match="made from other data: fingerprint sha256:[0-9a-f]+, .* has sha256:00"
+    ):
+        checkpoints_of(run, fingerprint="sha256:00").resumable(same)
+    with pytest.raises(UserError, match=r"another model: model\.dim is 16 there and 32 now"):
+        checkpoints_of(run, model=replace(weights.load(run).model_config, dim=32)).resumable(same)
+    with pytest.raises(UserError, match="saved with --train.zero_stage 1: it cannot go on with 0"):
+        checkpoints_of(run).resumable({})
+
+
+def test_half_a_checkpoint_is_never_taken_up(two_ranks: dict[int, Path], tmp_path: Path) -> None:
+    folder = cut_copy(two_ranks[1], tmp_path / "run", step=9) / "checkpoints"
+    shutil.copytree(folder / "step-00000009", folder / "step-00000012.partial")  # killed before the renaming
+    shutil.copytree(folder / "step-00000009", folder / "step-00000015")
+    (folder / "step-00000015" / checkpoint.FACTS).unlink()
+    assert checkpoint.newest(folder).name == "step-00000009"
+    checkpoint.clean(folder)
+    assert not (folder / "step-00000012.partial").exists()
+    assert (folder / "latest").read_text() == "step-00000021"
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    found = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
+    for step in (3, 7, 9, 12, 15):
+        (tmp_path / checkpoint.tag(step)).mkdir()
+        (tmp_path / checkpoint.tag(step) / checkpoint.FACTS).write_text("{}")
+    found._remove_old(checkpoint.tag(15), best_step=3)
+    assert [path.name for path in checkpoint.whole(tmp_path)] == [
+        checkpoint.tag(step) for step in (3, 12, 15)
+    ]
+
+
+def test_first_difference_is_named() -> None:
+    one = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert checkpoint.first_difference(one, {"a": 1, "b": {"c": 2, "d": 3}}, "model") is None
+    assert checkpoint.first_difference(one, {"a": 1, "b": {"c": 5, "d": 4}}, "model") == ("model.b.c", 2, 5)

@@ -1,0 +1,1 @@
+"""Reads a trained run: weights, evaluation by full ranking, recommendations."""

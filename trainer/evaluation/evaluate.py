@@ -1,0 +1,154 @@
+"""Evaluation by full ranking: the functions that training uses, and `python -m trainer evaluate RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mealrec import MealRec, metrics
+from shards import Batch, EvalStream
+from trainer import distributed
+from trainer.config import EvalConfig
+from trainer.errors import DONE, UserError
+from trainer.evaluation.run import open_inputs, open_run, single_world
+from trainer.inputs import Inputs
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+Metrics = dict[str, Any]
+"""hr@K, ndcg@K and mrr, means over users, and their number `users`."""
+
+
+def evaluate(
+    model: MealRec | DeepSpeedEngine,
+    batches: Iterable[Batch],
+    inputs: Inputs,
+    settings: EvalConfig,
+    sampler_steps: int,
+) -> Metrics:
+    """Return the metrics over all users of all ranks.
+
+    Sums over users are float64 and are reduced over ranks once, at the end, so that ranks and batches change
+    nothing.
+
+    Args:
+        model: called with `task="target_rank"` in evaluation mode, left as it was.
+        batches: `inputs.eval_stream` of a split.
+        sampler_steps: of the reverse chains; 0: the full chain.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    training, _ = model.training, model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                placed = inputs.on_device(batch)
+                greater, equal = model(
+                    placed,
+                    task="target_rank",
+                    mask_history=settings.mask_history,
+                    chunk=settings.chunk,
+                    sampler_steps=sampler_steps,
+                )
+                add(sums, metrics.rank_sums(greater, equal, placed["weight"], inputs.index.videos))
+    finally:
+        model.train(training)
+    return finish(sums)
+
+
+def guards(model: MealRec | DeepSpeedEngine, batches: EvalStream, inputs: Inputs) -> dict[str, float]:
+    """Return the model's guards against collapse for this rank's first batch, rounded for the log."""
+    training, _ = model.training, model.eval()
+    try:
+        values = model(inputs.on_device(next(iter(batches))), task="guards")
+    finally:
+        model.train(training)
+    return {name: round(float(value), 4) for name, value in values.items()}
+
+
+def evaluate_popularity(
+    train_counts: torch.Tensor,
+    batches: Iterable[Batch],
+    videos: int,
+    *,
+    mask_history: bool,
+    device: torch.device | str = "cpu",
+) -> Metrics:
+    """Return the metrics of the same protocol with a video's training count as its score: the floor of a result.
+
+    Args:
+        train_counts: int64 [I+1], row 0 the padding.
+        device: where the sums are reduced over ranks.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    ascending = train_counts[1:].sort().values
+    for batch in batches:
+        own = train_counts[batch["target"]]
+        greater = videos - torch.searchsorted(ascending, own, right=True)
+        equal = videos - greater - torch.searchsorted(ascending, own) - 1
+        if mask_history:
+            # Videos of the history leave the ranking, each once, the target itself never.
+            seen = torch.unique(torch.stack([batch["history_row"], batch["history"]]), dim=1)
+            seen = seen[:, seen[1] != batch["target"][seen[0]]]
+            count = train_counts[seen[1]]
+            greater.index_add_(0, seen[0], -(count > own[seen[0]]).long())
+            equal.index_add_(0, seen[0], -(count == own[seen[0]]).long())
+        add(sums, metrics.rank_sums(greater, equal.clamp_min(0), batch["weight"], videos))
+    return finish({name: value.to(device) for name, value in sums.items()})
+
+
+def add(sums: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> None:
+    """Add float64 sums by name, in place."""
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def finish(sums: dict[str, torch.Tensor]) -> Metrics:
+    """Reduce the sums over ranks, once, and divide."""
+    total = distributed.all_reduce_sum(torch.stack(list(sums.values())))
+    return metrics.finish(dict(zip(sums, total.cpu(), strict=True)))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `python -m trainer evaluate RUN`: plain PyTorch in one process. Prints one JSON object.
+
+    Raises:
+        UserError, DataError: a mistake in the arguments, the run or the data.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer evaluate",
+        description="Rank all videos for every user of a split with a run's best weights.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--data", metavar="DIR", help="data set (default: the run's own)")
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="default: test")
+    parser.add_argument(
+        "--no-mask-history", action="store_true", help="leave videos that the user has seen in the ranking"
+    )
+    parser.add_argument(
+        "--sampler_steps", type=int, metavar="N", help="steps of the reverse chains; 0: the full chain"
+    )
+    arguments = parser.parse_args(list(argv))
+    config, best = open_run(arguments.run, arguments.data)
+    settings = config.eval
+    if arguments.no_mask_history:
+        settings.mask_history = False
+    default_steps = settings.test_sampler_steps if arguments.split == "test" else settings.valid_sampler_steps
+    steps = default_steps if arguments.sampler_steps is None else arguments.sampler_steps
+
+    inputs = open_inputs(config, best, single_world())
+    stream = inputs.eval_stream(arguments.split, settings)
+    if not stream.users:
+        raise UserError(f"{config.data.path}: no users to evaluate in the {arguments.split} split")
+    result = evaluate(best.model(inputs), stream, inputs, settings, steps)
+    about = {
+        "split": arguments.split,
+        "step": best.facts.progress["step"],
+        "fingerprint": inputs.index.fingerprint,
+    }
+    print(json.dumps({**result, **about}, indent=2))
+    return DONE

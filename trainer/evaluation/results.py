@@ -1,0 +1,64 @@
+"""The results of a run: its best weights on both splits, between a floor and, where it is known, a ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shards import Index
+from trainer import distributed, files
+from trainer.config import RunConfig
+from trainer.evaluation import weights
+from trainer.evaluation.evaluate import Metrics, evaluate, evaluate_popularity
+from trainer.inputs import Inputs
+
+
+@dataclass
+class FinalResults:
+    """Metrics of the best weights on both splits, and of popularity and the oracle on test.
+
+    None where a split has no users, or the data set is not a synthetic one.
+    """
+
+    valid: Metrics | None = None
+    test: Metrics | None = None
+    popularity: Metrics | None = None
+    oracle: Metrics | None = None
+
+
+def evaluate_best(config: RunConfig, inputs: Inputs) -> FinalResults:
+    """Evaluate the best weights of a run with the full chain (or `eval.test_sampler_steps`); every rank calls this.
+
+    The weights are the fp32 ones of the best checkpoint in a plain model, exactly as `python -m trainer
+    evaluate` uses them; rank 0 reads them for all.
+    """
+    world, settings = inputs.world, config.eval
+    state = weights.load(str(config.run.dir)).state if world.is_main else {}
+    model = inputs.build_model()
+    weights.load_into(model, distributed.broadcast_tensors(state, world.device))
+    model.to(world.device)
+
+    def score(split: str) -> Metrics | None:
+        stream = inputs.eval_stream(split, settings)
+        if not stream.users:
+            return None
+        return evaluate(model, stream, inputs, settings, settings.test_sampler_steps)
+
+    results = FinalResults(valid=score("valid"), test=score("test"))
+    if results.test:
+        results.popularity = evaluate_popularity(
+            inputs.train_counts(),
+            inputs.eval_stream("test", settings),
+            inputs.index.videos,
+            mask_history=settings.mask_history,
+            device=world.device,
+        )
+        results.oracle = oracle(inputs.index, "test")
+    return results
+
+
+def oracle(index: Index, split: str) -> Metrics | None:
+    """Return what an oracle reaches that knows how the data were made; None unless the data set is synthetic."""
+    if index.oracle_file is None:
+        return None
+    metrics: dict[str, Metrics] = files.read_json(index.local(index.oracle_file))
+    return metrics.get(split)

@@ -1,0 +1,49 @@
+"""A run that was trained, opened in one process: its configuration, its best weights, a data set for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer import distributed, options, run_directory
+from trainer.config import RunConfig
+from trainer.errors import UserError
+from trainer.evaluation import weights
+from trainer.inputs import Inputs
+
+
+def open_run(run: str, data: str | None) -> tuple[RunConfig, weights.Weights]:
+    """Return a run's configuration, with another data set where `data` names one, and its best weights.
+
+    Raises:
+        UserError: no run there, or no checkpoint yet.
+    """
+    best = weights.load(run)
+    config = options.load(Path(run) / run_directory.CONFIG)
+    config.run.dir = run
+    if data:
+        config.data.path = data
+    return config, best
+
+
+def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.World) -> Inputs:
+    """Return the data set, checked to be one that the weights can rank: the same videos, in the same order.
+
+    Raises:
+        UserError, DataError: it is not, or cannot be read.
+    """
+    inputs = Inputs(config.data, best.model_config, world, config.seed)
+    same = inputs.index.fingerprint == best.facts.fingerprint
+    if not same and [*inputs.index.item_ids()] != weights.original_ids(str(config.run.dir)).tolist():
+        raise UserError(
+            f"{config.data.path} has other videos than the data of {config.run.dir}:"
+            " train on it with --init_from"
+        )
+    return inputs
+
+
+def single_world() -> distributed.World:
+    """Return a world of one process, on the first GPU where there is one."""
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    return distributed.World(device=device)

@@ -1,0 +1,194 @@
+"""A run's weights as a plain state dict in fp32, from a checkpoint of any ZeRO stage."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mealrec import MealRec, MealRecConfig
+from trainer import checkpoint_files, options, run_directory
+from trainer.checkpoint_files import CheckpointFacts
+from trainer.errors import UserError
+from trainer.inputs import Inputs
+
+ITEM_TABLE = "item"  # the parameter with one row per video; row 0 is the padding
+POSITION_TABLE = "position"  # the parameter with one row per position
+ITEMS = "items.npy"  # the run's own copy of the original item ids: its data set may be gone one day
+
+Ids = np.ndarray | Sequence[int] | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights, and what their checkpoint says of itself.
+
+    `state`: fp32 tensors by parameter name, on the CPU.
+    """
+
+    state: dict[str, torch.Tensor]
+    facts: CheckpointFacts
+
+    @property
+    def model_config(self) -> MealRecConfig:
+        """The configuration of the model that these weights belong to."""
+        return model_config_from(self.facts.model)
+
+    def model(self, inputs: Inputs) -> MealRec:
+        """Return a plain model with these weights on the device of `inputs`.
+
+        Raises:
+            UserError: they do not fit the model that follows from `inputs`.
+        """
+        model = inputs.build_model().to(inputs.world.device)
+        load_into(model, self.state)
+        return model
+
+
+@dataclass(frozen=True)
+class MatchedVideos:
+    """How many videos of a new data set the old weights know, and how many are new."""
+
+    known: int
+    new: int
+
+
+def load(run: str | Path, which: Literal["best", "last"] = "best") -> Weights:
+    """Return the best weights of a run by validation NDCG@10 (the last where there is no best), or the last.
+
+    Raises:
+        UserError: no run there, or no checkpoint yet.
+    """
+    checkpoint = find(Path(run), which)
+    facts = CheckpointFacts.read(checkpoint)
+    # Without ZeRO the whole module is in one file; ZeRO's parts are put together by DeepSpeed's tool.
+    state = _read_zero(checkpoint) if facts.zero_stage else _read_whole(checkpoint)
+    return Weights({name: tensor.float() for name, tensor in state.items()}, facts)
+
+
+def find(run: Path, which: Literal["best", "last"]) -> Path:
+    """Return the folder of the best or the last checkpoint of a run.
+
+    Raises:
+        UserError: as `load`.
+    """
+    folder = run / run_directory.CHECKPOINTS
+    if not (run / run_directory.CONFIG).is_file():
+        raise UserError(f"{run} holds no run: no {run_directory.CONFIG} there")
+    checkpoint = checkpoint_files.best(folder) if which == "best" else checkpoint_files.newest(folder)
+    if checkpoint is None:
+        raise UserError(f"{run} has no checkpoint yet")
+    return checkpoint
+
+
+def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Set all parameters of a plain model. Buffers stay as the model made them.
+
+    Raises:
+        UserError: a parameter is missing, unknown, or of another shape.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in state or state[name].shape != parameter.shape:
+            shape = tuple(state[name].shape) if name in state else "nothing"
+            raise UserError(f"weight {name}: found {shape}, expected {tuple(parameter.shape)}")
+        with torch.no_grad():
+            parameter.copy_(state[name])
+
+
+def start_from(model: torch.nn.Module, run: str | Path, item_ids: Ids) -> MatchedVideos:
+    """Put a run's best weights into a new model (a warm start), rows of videos by their original id.
+
+    New videos keep their fresh rows; positions beyond the old length too.
+
+    Raises:
+        UserError: no run there, or a model of another shape.
+    """
+    old = load(run)
+    state = dict(old.state)
+    rows = match_items(original_ids(run), item_ids)
+    matched = rows >= 0
+    for name, parameter in model.named_parameters():
+        if name not in (ITEM_TABLE, POSITION_TABLE) or state[name].shape[1:] != parameter.shape[1:]:
+            continue
+        fresh = parameter.detach().clone()
+        if name == ITEM_TABLE:
+            fresh[1:][torch.from_numpy(matched)] = state[name][torch.from_numpy(rows[matched])]
+        else:
+            common = min(len(fresh), len(state[name]))
+            fresh[:common] = state[name][:common]
+        state[name] = fresh
+    try:
+        load_into(model, state)
+    except UserError as error:
+        raise UserError(f"--init_from {run}: another model: {error}") from None
+    return MatchedVideos(known=int(matched.sum()), new=int((~matched).sum()))
+
+
+def match_items(old_ids: Ids, new_ids: Ids) -> np.ndarray:
+    """Return for each new video its row in the old table, from 1, or -1; int64 [I]."""
+    row = {original: number for number, original in enumerate(_plain(old_ids), start=1)}
+    return np.array([row.get(original, -1) for original in _plain(new_ids)], dtype=np.int64)
+
+
+def keep_ids(run: Path, item_ids: Ids) -> None:
+    """Write the run's own copy of the original item ids."""
+    values = np.asarray(item_ids)
+    np.save(run / ITEMS, values)
+
+
+def original_ids(run: str | Path) -> np.ndarray:
+    """Return the original item ids of a run, row j = video j+1.
+
+    Raises:
+        UserError: they are missing.
+    """
+    try:
+        return np.load(Path(run) / ITEMS, allow_pickle=False)
+    except (OSError, ValueError):
+        raise UserError(f"{run}: {ITEMS} cannot be read: the original ids of the run's videos") from None
+
+
+def model_config_from(saved: dict[str, Any]) -> MealRecConfig:
+    """Return a MealRecConfig from its `asdict`; an option that did not exist yet has its default."""
+    config = MealRecConfig()
+    for leaf in options.leaves(MealRecConfig):
+        *groups, last = leaf.name.split(".")
+        group = saved
+        for name in groups:
+            group = group.get(name, {})
+        if last in group:
+            options.put(config, leaf.name, group[last])
+    return config
+
+
+def _read_whole(checkpoint: Path) -> dict[str, torch.Tensor]:
+    saved = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
+    module: dict[str, torch.Tensor] = saved["module"]
+    return module
+
+
+def _read_zero(checkpoint: Path) -> dict[str, torch.Tensor]:
+    if not torch.cuda.is_available():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # else importing DeepSpeed warns that it found no device
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        state: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(
+            str(checkpoint.parent), tag=checkpoint.name
+        )
+        return state
+
+
+def _plain(ids: Ids) -> list[int] | list[str]:
+    return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)

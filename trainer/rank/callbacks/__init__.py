@@ -1,0 +1,1 @@
+"""What happens around the steps of training: one concern per file."""

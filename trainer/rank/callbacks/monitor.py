@@ -1,0 +1,31 @@
+"""TensorBoard, CSV, Weights & Biases, Comet: whatever DeepSpeed's monitor was configured to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.rank.callbacks.base import Callback, Record
+from trainer.rank.loop import Loop
+
+NOT_PLOTTED = ("step", "epoch", "samples", "split")
+
+
+class Monitor(Callback):
+    """Passes every number to `engine.monitor`, with the optimiser step as the x axis (it writes on rank 0)."""
+
+    def __init__(self, monitor: Any) -> None:
+        self.monitor = monitor
+
+    def on_log(self, loop: Loop, record: Record) -> None:
+        self._write("train", record)
+
+    def on_evaluation(self, loop: Loop, record: Record) -> None:
+        self._write(record["split"], record)
+
+    def _write(self, group: str, record: Record) -> None:
+        plotted = {name: value for name, value in record.items() if name not in NOT_PLOTTED}
+        guards = plotted.pop("guards", {})
+        plotted |= {f"guards/{name}": value for name, value in guards.items()}
+        self.monitor.write_events(
+            [(f"{group}/{name}", value, record["step"]) for name, value in plotted.items()]
+        )

@@ -1,0 +1,104 @@
+"""The DeepSpeed engine around the model: optimiser, parameter groups, learning rate."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainer import ds_config
+from trainer.config import TrainConfig
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+def build(
+    model: nn.Module, train: TrainConfig, config: Mapping[str, Any], *, universal: bool = False
+) -> DeepSpeedEngine:
+    """Return an engine over `model` (ZeRO 0 to 3), with torch's AdamW unless `config` names an optimiser.
+
+    Args:
+        config: the DeepSpeed JSON as a dictionary.
+        universal: the checkpoint that will be loaded was converted from another number of ranks.
+
+    Raises:
+        UserError: offloading without a C++ compiler.
+    """
+    import deepspeed
+
+    config = dict(config)
+    if universal:
+        config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
+    groups = parameter_groups(model, train.weight_decay)
+    optimizer = None
+    if not config.get("optimizer"):
+        optimizer = _adamw(groups, train, offload=ds_config.offloads_optimizer(config))
+    else:
+        # The JSON's weight decay is for the weights; the other group keeps its 0.
+        groups[0].pop("weight_decay")
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, model_parameters=[g for g in groups if g["params"]], config=config
+    )
+    return engine
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return two groups: matrices with weight decay; biases, norms, embeddings and other tables without."""
+    tables = {
+        id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()
+    }
+    weights, others = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        plain = parameter.ndim < 2 or id(parameter) in tables or not name.endswith("weight")
+        (others if plain else weights).append(parameter)
+    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def learning_rate(step: int, total_steps: int, train: TrainConfig) -> float:
+    """Return the rate of the step with index `step`: a pure function, so that nothing of it needs saving.
+
+    Linear warm-up over `warmup_steps`, then constant, or down to 0 at `total_steps` by a cosine or a line.
+    """
+    if step < train.warmup_steps:
+        return train.lr * (step + 1) / train.warmup_steps
+    left = total_steps - train.warmup_steps
+    done = min(1.0, (step - train.warmup_steps) / left) if left > 0 else 1.0
+    if train.decay == "cosine":
+        return train.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if train.decay == "linear":
+        return train.lr * (1 - done)
+    return train.lr
+
+
+def set_learning_rate(engine: DeepSpeedEngine, rate: float) -> None:
+    """Set the rate of all parameter groups for the next optimiser step."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """Return the 2-norm over all gradients, float32; for ZeRO 0, where each rank holds all of them, averaged."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients).float() if gradients else torch.zeros(())
+
+
+def _adamw(groups: list[dict[str, Any]], train: TrainConfig, *, offload: bool) -> torch.optim.Optimizer:
+    if not offload:
+        return torch.optim.AdamW(groups, lr=train.lr, fused=True)
+    if shutil.which("ninja") is None or shutil.which(os.environ.get("CXX", "c++")) is None:
+        raise UserError(
+            "--train.offload_optimizer compiles DeepSpeed's CPU Adam at first use:"
+            " install a C++ compiler and ninja, or leave offloading out"
+        )
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return DeepSpeedCPUAdam(groups, lr=train.lr, adamw_mode=True)

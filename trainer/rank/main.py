@@ -1,0 +1,235 @@
+"""A rank of a run: everything is put together here, and the loop is started."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mealrec import ops
+from shards import TrainStream
+from trainer import distributed, ds_config, files, options, prepare, run_directory
+from trainer.batching import Batching
+from trainer.config import RunConfig
+from trainer.errors import DONE, FAILED, UserError
+from trainer.evaluation import weights
+from trainer.evaluation.evaluate import Metrics, evaluate, guards
+from trainer.evaluation.results import evaluate_best
+from trainer.inputs import Inputs
+from trainer.rank import engine, heartbeat, parent_watch, provenance
+from trainer.rank.callbacks import metrics_file
+from trainer.rank.callbacks.base import Callback
+from trainer.rank.callbacks.checkpointing import Checkpointing
+from trainer.rank.callbacks.curves import Curves
+from trainer.rank.callbacks.evaluation import Evaluation
+from trainer.rank.callbacks.log import Log
+from trainer.rank.callbacks.metrics_file import MetricsFile
+from trainer.rank.callbacks.monitor import Monitor
+from trainer.rank.callbacks.preemption import Preempted, Preemption
+from trainer.rank.callbacks.progress_bar import ProgressBar
+from trainer.rank.callbacks.results import Results, RunFacts
+from trainer.rank.checkpoint import Checkpoints, remove_leftovers
+from trainer.rank.loop import Loop, Progress
+from trainer.rank.nonfinite import NonFiniteError
+from trainer.rank.step import TrainStep
+
+CURVES, DEEPSPEED = "curves.png", "deepspeed.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train as a process of its own. Returns the exit code: 0 done, 1 for a loss that is not finite.
+
+    Raises:
+        UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
+    """
+    parent_watch.start()
+    try:
+        run(argv)
+    except (NonFiniteError, Preempted) as error:
+        if os.environ["RANK"] == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return FAILED
+    distributed.shutdown()
+    return DONE
+
+
+def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
+    """Train as the command line says, in the run directory of the operator.
+
+    Rank 0 makes a run directory where there is none. `callbacks` get the events that the run's own get, before
+    the results are written.
+
+    Raises:
+        UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
+        NonFiniteError: a loss that is not finite.
+    """
+    asked = options.parse(arguments)
+    world = distributed.init()
+    config, lock = prepare.join(
+        asked,
+        is_main=world.is_main,
+        world_size=world.size,
+        on_gpu=world.on_gpu,
+        broadcast=distributed.broadcast_object,
+    )
+    try:
+        beating = heartbeat.start(world, config.run.host_timeout)
+        train(config, world, callbacks)
+        heartbeat.stop(beating)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callback] = ()) -> None:
+    """Do the whole run on this rank: resume or start, train, evaluate, write the results."""
+    run_dir = Path(str(config.run.dir))
+    if config.resume and run_directory.is_finished(run_dir):
+        if world.is_main:
+            results = run_dir / run_directory.RESULTS
+            print(f"{run_dir} is finished: its results are in {results}", file=sys.stderr)
+        return
+    prepare_kernels(config.model.kernel, world)
+    inputs = Inputs(config.data, config.model, world, config.seed)
+    batching = ds_config.settle_batching(config, world.size, on_gpu=world.on_gpu)
+    stream = inputs.train_stream(batching)
+    settings = engine_settings(config, batching, world, run_dir)
+    checkpoints = Checkpoints(
+        run_dir / run_directory.CHECKPOINTS,
+        world,
+        fingerprint=inputs.index.fingerprint,
+        model=inputs.model,
+        keep=config.train.keep_checkpoints,
+        seed=config.seed,
+    )
+    checkpoint, universal = checkpoints.resumable(settings) if config.resume else (None, False)
+    if world.is_main and not universal:
+        remove_leftovers(checkpoints.folder)
+
+    model = inputs.build_model()
+    if config.init_from and checkpoint is None:
+        matched = weights.start_from(model, config.init_from, inputs.index.item_ids())
+        if world.is_main:
+            print(
+                f"started from {config.init_from}: {matched.known} videos known, {matched.new} new",
+                file=sys.stderr,
+            )
+    write_records(config, inputs, settings, world, run_dir)
+    checkpoints.engine = engine.build(model, config.train, settings, universal=universal)
+
+    loop = build_loop(config, inputs, stream, checkpoints, settings, callbacks)
+    if checkpoint is not None:
+        checkpoints.load(checkpoint, loop, universal=universal)
+    if world.is_main and config.resume:
+        metrics_file.cut_back(run_dir / run_directory.METRICS, loop.progress.step)
+        print(f"continuing {run_dir} after step {loop.progress.step}", file=sys.stderr)
+    loop.run()
+
+
+def prepare_kernels(kernel: str, world: distributed.World) -> None:
+    """Build or load the diffusion kernels; rank 0 logs which.
+
+    Raises:
+        UserError: one is asked for by name and cannot be had.
+    """
+    log = logging.getLogger("mealrec")
+    if world.is_main and not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+    try:
+        ops.ready(kernel, world.device)
+    except (ops.Unavailable, ValueError) as reason:
+        raise UserError(f"--model.kernel {kernel}: {reason}") from reason
+
+
+def build_loop(
+    config: RunConfig,
+    inputs: Inputs,
+    stream: TrainStream,
+    checkpoints: Checkpoints,
+    settings: dict[str, Any],
+    callbacks: Sequence[Callback] = (),
+) -> Loop:
+    """Return the loop with its step and callbacks."""
+    world, run_dir, model = inputs.world, Path(str(config.run.dir)), checkpoints.engine
+    total = stream.steps_per_epoch * config.train.max_epochs
+    own_schedule = not settings.get("optimizer") and not settings.get("scheduler")
+    user_ids: list[Any] = []
+
+    def name_user(sample_id: int) -> Any:
+        if not user_ids:
+            user_ids.extend(inputs.index.user_ids())
+        return user_ids[sample_id]
+
+    valid = inputs.eval_stream("valid", config.eval)
+
+    def validate() -> Metrics:
+        metrics = evaluate(model, valid, inputs, config.eval, config.eval.valid_sampler_steps)
+        return {**metrics, "guards": guards(model, valid, inputs)}
+
+    evaluation = Evaluation(
+        validate if valid.users else None,
+        every_steps=config.eval.every_steps,
+        patience=config.train.patience,
+    )
+    checkpointing = Checkpointing(checkpoints, evaluation, every_steps=config.train.save_every_steps)
+    preemption = Preemption(checkpointing)
+    results = Results(
+        run_dir / run_directory.RESULTS,
+        lambda: evaluate_best(config, inputs),
+        evaluation,
+        is_main=world.is_main,
+        facts=RunFacts(fingerprint=inputs.index.fingerprint, seed=config.seed, world_size=world.size),
+    )
+    own: list[Callback] = [Log(config.train.log_every), evaluation]
+    if world.is_main:
+        metrics = run_dir / run_directory.METRICS
+        own += [MetricsFile(metrics), ProgressBar(stream.steps_per_epoch, config.train.max_epochs)]
+        own += [Monitor(model.monitor)] if model.monitor.enabled else []
+    own += [checkpointing, preemption]
+    own += [Curves(run_dir / run_directory.METRICS, run_dir / CURVES)] if world.is_main else []
+    step = TrainStep(
+        model,
+        world,
+        on_device=inputs.on_device,
+        learning_rate=(lambda index: engine.learning_rate(index, total, config.train))
+        if own_schedule
+        else None,
+        name_user=name_user,
+        preempted=preemption.requested,
+    )
+    # The file of `results` says that the run is finished, so it comes last.
+    return Loop(step, stream, [*own, *callbacks, results], Progress(), config.train.max_epochs)
+
+
+def engine_settings(
+    config: RunConfig, batching: Batching, world: distributed.World, run_dir: Path
+) -> dict[str, Any]:
+    """Return DeepSpeed's configuration for this device."""
+    from deepspeed.accelerator import get_accelerator
+
+    return ds_config.engine_config(
+        config,
+        batching,
+        on_gpu=world.on_gpu,
+        has_bf16=get_accelerator().is_bf16_supported(),
+        run_dir=run_dir,
+    )
+
+
+def write_records(
+    config: RunConfig, inputs: Inputs, settings: dict[str, Any], world: distributed.World, run_dir: Path
+) -> None:
+    """Write what the run is made with, for readers and for later runs that start from it."""
+    index = inputs.index
+    about = provenance.describe(
+        world, seed=config.seed, fingerprint=index.fingerprint, data=str(config.data.path)
+    )
+    if world.is_main:
+        files.write_json(run_dir / run_directory.ENVIRONMENT, about)
+        files.write_text(run_dir / DEEPSPEED, json.dumps(settings, indent=2) + "\n")
+        weights.keep_ids(run_dir, index.item_ids())

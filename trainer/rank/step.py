@@ -1,0 +1,167 @@
+"""One training step: the micro-batches of a global batch through forward, backward and the optimiser.
+
+The objective of a global batch is the sum of each loss over real targets, frames and positions, divided by
+its count over the whole global batch [ours]. Counts need no forward pass, so they are summed over ranks
+first; each micro-batch then contributes `sum * ranks * accumulation / global count`, because DeepSpeed
+averages over ranks and accumulation. So the number of ranks and of micro-batches changes nothing but
+rounding, and the loss that is logged is the global one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+import mealrec
+import shards
+from trainer import distributed
+from trainer.ds_config import zero_stage
+from trainer.rank import nonfinite
+from trainer.rank.engine import gradient_norm, set_learning_rate
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did, over the whole global batch.
+
+    Attributes:
+        loss: the objective.
+        losses: its parts by name: rec, tcd, npd.
+        samples, cells, real_cells: rows, positions with padding, positions without.
+        lr: the learning rate.
+        grad_norm: the 2-norm of the gradient before clipping.
+        seconds: wall time of the step.
+        preempted: a rank got SIGUSR1.
+    """
+
+    loss: float
+    losses: dict[str, float]
+    samples: int
+    cells: int
+    real_cells: int
+    lr: float
+    grad_norm: float
+    seconds: float
+    preempted: bool = False
+
+
+class GlobalSizes(NamedTuple):
+    """Of a global batch, float64 scalars: rows, positions with and without padding, preempted ranks."""
+
+    samples: torch.Tensor
+    cells: torch.Tensor
+    real_cells: torch.Tensor
+    preempted: torch.Tensor
+
+
+class TrainStep:
+    """Callable: one global batch in, one optimiser step done, a StepReport out."""
+
+    def __init__(
+        self,
+        engine: DeepSpeedEngine,
+        world: distributed.World,
+        *,
+        on_device: Callable[[shards.Batch, int], mealrec.Batch],
+        learning_rate: Callable[[int], float] | None,
+        name_user: Callable[[int], object] = str,
+        preempted: Callable[[], bool] = bool,
+    ) -> None:
+        """Wrap an engine.
+
+        Args:
+            on_device: a loaded batch and the global step -> the model's batch on the device.
+            learning_rate: step index -> learning rate; None where the user's JSON has a schedule or optimiser
+                of its own.
+            name_user: sample_id -> the user's original id, for the message of a non-finite loss.
+            preempted: whether this rank got SIGUSR1.
+        """
+        self.engine, self.world, self.on_device = engine, world, on_device
+        self.learning_rate, self.name_user, self.preempted = learning_rate, name_user, preempted
+        self.model: mealrec.MealRec = engine.module
+        # Only there does DeepSpeed keep no norm of its own: with ZeRO or bf16 its optimiser wrapper does.
+        self._own_norm = (
+            not zero_stage(engine.config) and not engine.bfloat16_enabled() and not engine.fp16_enabled()
+        )
+
+    def __call__(self, micro_batches: list[shards.Batch], epoch: int, step: int) -> StepReport:
+        """Train on one global batch.
+
+        Raises:
+            NonFiniteError: before the optimiser's step, with the weights as they were.
+        """
+        started = time.perf_counter()
+        if self.learning_rate is not None:
+            set_learning_rate(self.engine, self.learning_rate(step))
+        batches = [self.on_device(batch, step) for batch in micro_batches]
+        counts, sizes = self._global_counts(batches)
+
+        scale = self.world.size * len(batches)
+        sums = sizes.samples.new_zeros(len(counts))
+        for index, batch in enumerate(batches):
+            if index:
+                self.engine.step()  # between micro-batches it only counts them
+            losses = self.engine(batch)
+            sums += torch.stack([losses[name].detach().double() for name in counts])
+            self.engine.backward(self.model.objective(losses, counts) * scale)
+
+        distributed.all_reduce_sum(sums)
+        total = self.model.objective(dict(zip(counts, sums, strict=True)), counts)
+        norm = gradient_norm(self.model.parameters()) if self._own_norm else sums.new_zeros(())
+        means = sums / torch.stack([*counts.values()]).clamp_min(1)
+        # The one transfer from the device in a step.
+        scalars = torch.cat([torch.stack([total.double(), norm.double(), *sizes]), means]).tolist()
+        loss, own_norm, samples, cells, real_cells, preempted = scalars[:6]
+        place = f"epoch {epoch + 1}, step {step + 1}"
+        if not math.isfinite(loss):
+            nonfinite.refuse_loss(
+                loss,
+                place,
+                batches,
+                losses_of=self.engine,
+                parameters=self.model.parameters(),
+                name_user=self.name_user,
+            )
+        if not math.isfinite(own_norm):
+            nonfinite.refuse_gradient(place)
+        self.engine.step()
+        # With fp16 a step that overflows is skipped by design, and the loss is scaled down.
+        if not self.engine.was_step_applied() and not self.engine.fp16_enabled():
+            nonfinite.refuse_gradient(place)
+        return StepReport(
+            loss=loss,
+            losses=dict(zip(counts, scalars[6:], strict=True)),
+            samples=int(samples),
+            cells=int(cells),
+            real_cells=int(real_cells),
+            lr=self.engine.get_lr()[0],
+            grad_norm=own_norm if self._own_norm else float(self.engine.get_global_grad_norm() or 0.0),
+            seconds=time.perf_counter() - started,
+            preempted=bool(preempted),
+        )
+
+    def _global_counts(self, batches: list[mealrec.Batch]) -> tuple[dict[str, torch.Tensor], GlobalSizes]:
+        """Over the global batch: float64 counts by loss, and sizes; one all-reduce."""
+        names, rows = [], []
+        for batch in batches:
+            counts, item = self.model.counts(batch), batch["item"]
+            names = [*counts]
+            sizes = GlobalSizes(
+                samples=batch["weight"].sum(dtype=torch.float64),
+                cells=torch.tensor(item.numel(), dtype=torch.float64, device=item.device),
+                real_cells=torch.count_nonzero(item).double(),
+                preempted=torch.zeros((), dtype=torch.float64, device=item.device),
+            )
+            rows.append(torch.stack([*(count.double() for count in counts.values()), *sizes]))
+        total = torch.stack(rows).sum(0)
+        total[-1] = float(self.preempted())
+        distributed.all_reduce_sum(total)
+        return dict(zip(names, total, strict=False)), GlobalSizes(*total[-4:])
