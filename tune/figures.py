@@ -72,12 +72,13 @@ def bars(rows: list[Row], path: Path) -> None:
             positions = [i + (at - (len(labels) - 1) / 2) * width for i in range(len(data))]
             heights = [_value(own[d], name) if d in own else math.nan for d in data]
             errors = [_value(own[d], f"{name} spread") if d in own else 0.0 for d in data]
+            errors = [0.0 if math.isnan(error) else error for error in errors]  # of one seed
             axis.bar(
-                positions, heights, width, yerr=[0.0 if math.isnan(e) else e for e in errors], capsize=2,
+                positions, heights, width, yerr=errors, capsize=2,
                 color=FILLS[at % len(FILLS)], hatch=HATCHES[at % len(HATCHES)], edgecolor="black",
                 label=label, error_kw={"elinewidth": 1.0, "ecolor": "#c00000"},
             )  # fmt: skip
-            lowest += [h - (0.0 if math.isnan(e) else e) for h, e in zip(heights, errors, strict=True) if not math.isnan(h)]
+            lowest += [h - e for h, e in zip(heights, errors, strict=True) if not math.isnan(h)]
         if lowest:
             # Differences are small beside the level: the axis says where it begins.
             axis.set_ylim(bottom=max(0.0, 0.9 * min(lowest)))

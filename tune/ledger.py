@@ -110,7 +110,7 @@ class Ledger:
         return Outcome(**read_json(file)) if file.is_file() else Outcome("pending")
 
     def pending(self) -> list[Point]:
-        """List the points that are still to run. A failed one is tried again by the next start of the sweep."""
+        """List the points to run. One that failed is tried again by the next start of the sweep."""
         return [point for point in self.points if self.outcome(point).status in ("pending", "failed")]
 
     def rows(self) -> list[Row]:

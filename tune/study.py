@@ -132,7 +132,7 @@ def score_cells(study: Study, data: Path, seeds_of: dict[Cell, list[int]]) -> Sc
 
 
 def summary_rows(study: str, data: str, cells: list[Cell], scores: Scores) -> list[Row]:
-    """Return one row per cell: means and standard deviations over seeds, and the test against the baseline."""
+    """Return one row per cell: means and standard deviations over seeds, and a test against the baseline."""
     rows = []
     for cell in cells:
         metrics = scores.get(cell, {})

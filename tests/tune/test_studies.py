@@ -86,7 +86,9 @@ def test_table_and_figure(name, tmp_path):
     cells = DESIGNS[name](False)
     scores = scores_of(cells, rng)
     del scores[cells[1]]  # a cell that has not been run, or has failed
-    rows = summary_rows(name, "some world", cells, scores) + summary_rows(name, "another", cells, scores_of(cells, rng))
+    rows = summary_rows(name, "some world", cells, scores) + summary_rows(
+        name, "another", cells, scores_of(cells, rng)
+    )
     assert len(rows) == 2 * len(cells) and rows[1]["seeds"] == 0 and rows[1]["test ndcg@10"] == ""
     assert as_markdown(rows).count("\n") == len(rows) + 1
     figures.FIGURES[name](rows, tmp_path / "figure.png")
