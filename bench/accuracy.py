@@ -189,7 +189,7 @@ def table(rows: list[Row], variants: list[str]) -> str:
 
 def _line(cells: list[str]) -> str:
     """Return a line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
 
 
 def summary(values: list[float], sign: str = "") -> str:

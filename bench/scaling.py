@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer.launch import dry_run
 
@@ -29,7 +29,7 @@ SIZES = (200_000, 600_000)  # videos
 DIM, STEPS = 64, 3
 
 
-def run_rank(stage: int, precision: str, videos: int, out: Path) -> None:
+def run_rank(stage: int, precision: Literal["fp32", "bf16"], videos: int, out: Path) -> None:
     """Build the engine as a run does, take some steps, and write the measured bytes to `out` as JSON."""
     import resource
 
