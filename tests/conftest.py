@@ -18,20 +18,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 
 STAND_IN = '''
-"""A rank that trains nothing: it says what it was given, and does what $STAND_IN says."""
+"""A rank that trains nothing: it writes down what it was given, and does what $STAND_IN says."""
 import os, signal, time
 from pathlib import Path
-from trainer import run_directory
+from trainer import files, run_directory
 from trainer.rank import parent_watch
 from trainer.errors import UserError
 
-def main(words):
+def main(argv):
     parent_watch.start()
     rank, task = os.environ["RANK"], os.environ["STAND_IN"]
-    said = {"words": list(words), "pid": os.getpid(), "environment": dict(os.environ)}
-    run_directory.write_json(Path(os.environ["STAND_IN_OUT"]) / f"rank-{rank}.json", said)
+    report = {"arguments": list(argv), "pid": os.getpid(), "environment": dict(os.environ)}
+    files.write_json(Path(os.environ["STAND_IN_OUT"]) / f"rank-{rank}.json", report)
     if task == "finish" and rank == "0":
-        run_directory.write_json(Path(os.environ[run_directory.RUN_VARIABLE]) / run_directory.RESULTS, {})
+        files.write_json(Path(os.environ[run_directory.RUN_VARIABLE]) / run_directory.RESULTS, {})
     if task in ("finish", "leave"):
         return 0
     if rank == "1" and task == "crash":
@@ -58,7 +58,7 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("worlds")
 
     def make(seed: int = 0) -> Path:
-        from shards.synth import synthesise
+        from shards import synthesise
 
         path = folder / f"seed-{seed}"
         if not path.exists():
@@ -75,7 +75,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("launch.sh", "environment.sh", "environment.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tree)
     shutil.copytree(ROOT / "trainer", tree / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
-    (tree / "trainer" / "worker.py").write_text(STAND_IN)
+    (tree / "trainer" / "rank" / "main.py").write_text(STAND_IN)
     for name in ("mealrec", "shards"):
         (tree / name).symlink_to(ROOT / name)
     return tree

@@ -14,7 +14,7 @@ LEAST_ON_A_CPU, LEAST_ON_A_GPU = 32, 256
 
 @dataclass(frozen=True)
 class Batching:
-    """How a global batch is divided: `world_size` ranks compute `accumulation` micro-batches each for one step."""
+    """How a global batch is divided: `world_size` ranks compute `accumulation` micro-batches each."""
 
     batch_size: int
     micro_batch_size: int
@@ -33,7 +33,7 @@ def resolve(
 ) -> Batching:
     """Fill in what is left open (0) and check that batch_size = micro_batch_size x accumulation x ranks.
 
-    With both open, the micro-batch is the largest divisor of batch_size / world_size up to an eighth of the batch
+    With both open, the micro-batch is the largest divisor of a rank's share up to an eighth of the batch
     (at least `LEAST_ON_A_CPU` or `LEAST_ON_A_GPU`) and `LARGEST_AUTOMATIC_MICRO_BATCH`: a global batch holds
     all lengths, longest first, so in parts it needs little padding. No result depends on it but by rounding.
 

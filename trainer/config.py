@@ -2,8 +2,8 @@
 
 Every leaf carries its help text in `metadata["help"]`; the command line, the help and the YAML file are all
 derived from these classes by `trainer.options`. A leaf is an int, float, bool, str, Optional of these, or a
-Literal. Leaves with `metadata["saved"] = False` belong to one start, not to the run: they are not written to the
-run's config.yaml.
+Literal. Leaves with `metadata["saved"] = False` belong to one start, not to the run: its config.yaml does
+not have them.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def broadcast_object(value: T, source: int = 0) -> T:
     """Return rank `source`'s value on every rank (pickled: for small things)."""
     if not torch_dist.is_initialized() or torch_dist.get_world_size() == 1:
         return value
-    box: list[Any] = [value]
+    box = [value]
     torch_dist.broadcast_object_list(box, src=source)
     return box[0]
 

@@ -109,8 +109,8 @@ def user_batching(
 
 
 def settle_user_config(user: Mapping[str, Any], batching: Batching, *, on_gpu: bool) -> dict[str, Any]:
-    """Return the user's JSON, its batch equation completed; on the CPU with an Adam that needs no compiler."""
-    config = json.loads(json.dumps(user))
+    """Return the user's JSON with its batch equation completed; on the CPU its Adam needs no compiler."""
+    config: dict[str, Any] = json.loads(json.dumps(user))
     config |= {
         "train_batch_size": batching.batch_size,
         "train_micro_batch_size_per_gpu": batching.micro_batch_size,

@@ -18,7 +18,7 @@ PathLike = str | Path
 def replacing(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it at the end of the block.
 
-    After a crash `path` holds the old content or the new, never a part. Where the block fails, nothing is left.
+    After a crash `path` holds the old content or the new, never a part. A block that fails leaves nothing.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

@@ -19,7 +19,7 @@ from trainer.config import DataConfig, EvalConfig
 from trainer.errors import UserError
 
 DEVICE_SHARE = 0.25
-"""With `data.feature_memory auto` the features go to the device where they take at most this share of its free memory."""
+"""Of a device's free memory: with `data.feature_memory auto` features up to this share go there."""
 
 
 def open_index(data: str | Path) -> Index:
@@ -102,7 +102,7 @@ class Inputs:
         )
 
     def on_device(self, batch: shards.Batch, step: int = 0) -> mealrec.Batch:
-        """Return a loaded batch as the model reads it: on the device, with features, `seed` and `global_step`.
+        """Return a loaded batch as the model reads it: on the device, features joined, with seed and step.
 
         Evaluation is always at step 0: its noise does not depend on when it runs.
         """
@@ -126,7 +126,7 @@ class Inputs:
         return None if self._device_table is not None else self.table
 
     def _feature_std(self) -> torch.Tensor | None:
-        """Standard deviation over all frames of training videos, float32 [V]; None where nothing asks for it."""
+        """Standard deviation over all frames of training videos, float32 [V]; None where it is not needed."""
         if self.table is None or self.model.feature_noise == 0:
             return None
         chosen = (self.train_counts().numpy() > 0) & (self.table.frames > 0)

@@ -91,7 +91,7 @@ def leaves(cls: type, prefix: str = "") -> Iterator[Leaf]:
     hints = typing.get_type_hints(cls)
     for f in fields(cls):
         kind, optional = hints[f.name], False
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             yield from leaves(kind, f"{prefix}{f.name}.")
             continue
         if typing.get_origin(kind) in (Union, getattr(types, "UnionType", Union)):
@@ -283,4 +283,5 @@ def dump(config: RunConfig) -> str:
             for group in groups:
                 node = node.setdefault(group, {})
             node[last] = get(config, leaf.name)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return text

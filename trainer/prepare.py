@@ -54,8 +54,8 @@ _LEAST = {
 class PreparedRun:
     """A run that is ready to start.
 
-    `lock` is held by this process until it is released or the process ends. `finished`: the run that was to be
-    resumed has ended already; there is nothing to start.
+    `lock` is held by this process until it is released or the process ends. `finished`: the run that was to
+    be resumed has ended already; there is nothing to start.
     """
 
     run_dir: Path
@@ -99,9 +99,10 @@ def prepare(config: RunConfig, *, world_size: int, on_gpu: bool) -> PreparedRun:
 
 
 class Broadcast(Protocol):
-    """Returns rank 0's value on every rank."""
+    """A function that returns rank 0's value on every rank."""
 
-    def __call__(self, value: T, /) -> T: ...
+    def __call__(self, value: T, /) -> T:
+        """Return rank 0's value; every rank calls this."""
 
 
 def join(
@@ -165,9 +166,9 @@ def check_run(config: RunConfig, *, world_size: int, on_gpu: bool) -> tuple[Inde
 
 
 def settle_paths(config: RunConfig) -> str:
-    """Make every path absolute, so that a run can be continued from any directory. Returns the data set's path.
+    """Make every path absolute, so that a run can be continued from any directory.
 
-    Where no data set is named, the default one is made and taken.
+    Where no data set is named, the default one is made and taken. Returns the data set's path.
     """
     if config.data.path is None:
         config.data.path = str(make_default_data())

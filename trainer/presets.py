@@ -50,7 +50,7 @@ def kuairand() -> RunConfig:
 
 
 def ml100k() -> RunConfig:
-    """Return values for MovieLens 100K: 943 users, 1,682 items, long histories; L = 10 as RecBole's example."""
+    """Return values for MovieLens 100K: 943 users, 1,682 items, long histories; RecBole's L of 10."""
     config = RunConfig(preset="ml100k")
     config.data.max_length, config.data.window_stride = 10, 3
     config.train.batch_size, config.train.lr, config.train.warmup_steps = 512, 1e-3, 100

@@ -1,4 +1,4 @@
-"""Processes that depend on each other: who the operator is, whether a process still lives, and what it leaves."""
+"""Processes that depend on each other: which is the operator, and whether one is still alive."""
 
 from __future__ import annotations
 

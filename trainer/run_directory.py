@@ -77,8 +77,8 @@ def claim(path: PathLike, *, resume: bool) -> RunLock:
     """Make the run directory and lock it for this process: its operator, or rank 0 where there is none.
 
     Raises:
-        UserError: in use, unwritable, with a run in it and no `resume`, with files that are not a run, or no run
-            to resume.
+        UserError: in use, unwritable, with a run in it and no `resume`, with files that are not a run, or
+            without a run to resume.
     """
     path = Path(path)
     if resume and not (path / CONFIG).is_file():
@@ -102,7 +102,7 @@ def claim(path: PathLike, *, resume: bool) -> RunLock:
 
 
 def rank_lock(path: PathLike) -> RunLock:
-    """Take the lock that rank 0 holds while it lives: a run is in use for as long as anyone writes into it."""
+    """Take the lock that rank 0 holds while it lives: a run is in use as long as anyone writes into it."""
     return RunLock(Path(path) / RANK_LOCK)
 
 

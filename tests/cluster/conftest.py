@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.synth import synthesise
+from shards import synthesise
 from tests.cluster import hosts
 from tests.trainer import runs
 
@@ -50,16 +50,16 @@ def data(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def words(data: Path) -> list[str]:
+def arguments(data: Path) -> list[str]:
     """Of a run of some seconds."""
     return ["--preset", "study", "--data", str(data), "--train.max_epochs", "1", "--train.log_every", "1"]
 
 
 @pytest.fixture(scope="session")
-def expected(shared: Path, words: list[str]) -> list[tuple[float, ...]]:
+def expected(shared: Path, arguments: list[str]) -> list[tuple[float, ...]]:
     """The losses of one host with two ranks."""
     run = shared / "one-host"
-    command = [str(ROOT / "launch.sh"), "--run", str(run), "--num_gpus", "2", *words]
+    command = [str(ROOT / "launch.sh"), "--run", str(run), "--num_gpus", "2", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
     return runs.losses(run)
 

@@ -142,11 +142,13 @@ class Hosts:
             "    line = ' '.join(p.info['cmdline'] or [])\n"
             "    if sys.argv[1] in line and 'psutil' not in line: print(p.info['pid'])"
         )
-        return [int(word) for word in self.run(name, [sys.executable, "-c", code, text]).stdout.split()]
+        return [
+            int(argument) for argument in self.run(name, [sys.executable, "-c", code, text]).stdout.split()
+        ]
 
-    def ip(self, space: str, words: str) -> None:
+    def ip(self, space: str, arguments: str) -> None:
         """`ip -n SPACE WORDS`."""
-        _run("ip", "-n", space, *words.split())
+        _run("ip", "-n", space, *arguments.split())
 
     @property
     def _switch(self) -> str:

@@ -62,14 +62,14 @@ class Ray:
         for name in NAMES:
             self._ray(name, "stop --force")
 
-    def call(self, words: str, timeout: float = 120) -> str:
+    def call(self, arguments: str, timeout: float = 120) -> str:
         """`ray WORDS` on n1; what it prints."""
-        return self._ray(NAMES[0], words, timeout)
+        return self._ray(NAMES[0], arguments, timeout)
 
     def status(self, job: str) -> str:
         """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-        said = self.call(f"job status --address {self.address} {job}")
-        return re.findall("PENDING|RUNNING|SUCCEEDED|FAILED|STOPPED", said.upper())[-1]
+        reported = self.call(f"job status --address {self.address} {job}")
+        return re.findall("PENDING|RUNNING|SUCCEEDED|FAILED|STOPPED", reported.upper())[-1]
 
     def wait_for_end(self, job: str, seconds: float) -> str:
         """The status in which a job ends."""
@@ -83,14 +83,14 @@ class Ray:
     def logs(self, job: str) -> str:
         return self.call(f"job logs --address {self.address} {job}")[-3000:]
 
-    def _ray(self, name: str, words: str, timeout: float = 120) -> str:
+    def _ray(self, name: str, arguments: str, timeout: float = 120) -> str:
         script = str(Path(sys.executable).with_name("ray"))
         # Cores as a host of its own would have.
-        cores = " --num-cpus 1 --object-store-memory 200000000" if words.startswith("start") else ""
-        command = ["bash", "-c", f"exec {script} {words}{cores}"]
+        cores = " --num-cpus 1 --object-store-memory 200000000" if arguments.startswith("start") else ""
+        command = ["bash", "-c", f"exec {script} {arguments}{cores}"]
         done = self.hosts.run(name, command, timeout, env=self.environment)
         if done.returncode:
-            raise RuntimeError(f"ray {words}: {done.stdout[-3000:]}")
+            raise RuntimeError(f"ray {arguments}: {done.stdout[-3000:]}")
         return done.stdout
 
 

@@ -27,11 +27,11 @@ def hostfile(shared: Path) -> str:
 
 
 @pytest.fixture
-def start(both: Hosts, hostfile: str, words: list[str]):  # noqa: ANN201 - a function
+def start(both: Hosts, hostfile: str, arguments: list[str]):  # noqa: ANN201 - a function
     """Starts a run over both hosts from n1."""
 
     def start(run: Path, *more: str) -> subprocess.Popen:
-        command = [str(ROOT / "launch.sh"), "--hostfile", hostfile, "--run", str(run), *words]
+        command = [str(ROOT / "launch.sh"), "--hostfile", hostfile, "--run", str(run), *arguments]
         return both.start("n1", [*command, "--run.host_timeout", str(TIMEOUT), *more], **PIPES)
 
     return start
@@ -63,25 +63,27 @@ def test_trains_to_the_losses_of_one_host(start, shared: Path, expected: list[tu
 
 
 def test_deepspeeds_own_launcher(
-    both: Hosts, hostfile: str, shared: Path, words: list[str], expected
+    both: Hosts, hostfile: str, shared: Path, arguments: list[str], expected
 ) -> None:  # noqa: ANN001
     run = shared / "deepspeed"
     deepspeed = str(Path(sys.executable).with_name("deepspeed"))
     process = both.start(
-        "n1", [deepspeed, "--hostfile", hostfile, str(ROOT / "launch.sh"), "--run", str(run), *words], **PIPES
+        "n1",
+        [deepspeed, "--hostfile", hostfile, str(ROOT / "launch.sh"), "--run", str(run), *arguments],
+        **PIPES,
     )
     output = output_of(process, 300)
     assert process.returncode == 0, output[-3000:]
-    found = runs.losses(run)  # DeepSpeed forwards no OMP_NUM_THREADS: sums are taken in another order
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
+    actual = runs.losses(run)  # DeepSpeed forwards no OMP_NUM_THREADS: sums are taken in another order
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_host_that_cannot_be_reached(both: Hosts, shared: Path, words: list[str]) -> None:
+def test_host_that_cannot_be_reached(both: Hosts, shared: Path, arguments: list[str]) -> None:
     file = shared / "wrong-hosts"
     file.write_text("n1 slots=1\nn9 slots=1\n")
-    done = both.run("n1", [str(ROOT / "launch.sh"), "--hostfile", str(file), *words])
+    done = both.run("n1", [str(ROOT / "launch.sh"), "--hostfile", str(file), *arguments])
     assert done.returncode == 2
     assert done.stdout.splitlines()[-1].startswith("error: --hostfile: n9: not reachable by ssh")
 
@@ -121,7 +123,7 @@ def test_link_cut_in_mid_step(start, both: Hosts, shared: Path) -> None:
         both.mend("n2")
 
 
-def test_host_gone_for_good(start, both: Hosts, shared: Path, words: list[str]) -> None:
+def test_host_gone_for_good(start, both: Hosts, shared: Path, arguments: list[str]) -> None:
     run = shared / "gone"
     process = start(run, "--train.save_every_steps", "2")
     await_steps(run, 5)

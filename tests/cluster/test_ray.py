@@ -28,26 +28,26 @@ def cluster(both: Hosts) -> Iterator[Ray]:
         yield up
 
 
-def submit(cluster: Ray, run: Path, words: list[str]) -> str:
+def submit(cluster: Ray, run: Path, arguments: list[str]) -> str:
     """The job's number."""
     command = [sys.executable, "-m", "trainer", "submit", "ray", "--address", cluster.address, "--nodes", "2"]
-    whole = shlex.join([*command, "--", "--run", str(run), *words])
+    whole = shlex.join([*command, "--", "--run", str(run), *arguments])
     done = cluster.hosts.run("n1", ["bash", "-c", whole], 120, env=cluster.environment)
     assert done.returncode == 0, done.stdout[-3000:]
     return re.search(r"submitted as (\w+)", done.stdout)[1]
 
 
-def test_trains_to_the_losses_of_one_host(cluster: Ray, shared: Path, words: list[str], expected) -> None:  # noqa: ANN001
+def test_trains_to_the_losses_of_one_host(cluster: Ray, shared: Path, arguments: list[str], expected) -> None:  # noqa: ANN001
     run = shared / "ray"
-    job = submit(cluster, run, words)
+    job = submit(cluster, run, arguments)
     assert cluster.wait_for_end(job, 300) == "SUCCEEDED", cluster.logs(job)
     assert runs.losses(run) == expected
     assert {device["host"] for device in runs.environment(run)["devices"]} == set(NAMES)
 
 
-def test_head_node_restarts(cluster: Ray, shared: Path, words: list[str], expected) -> None:  # noqa: ANN001
+def test_head_node_restarts(cluster: Ray, shared: Path, arguments: list[str], expected) -> None:  # noqa: ANN001
     run = shared / "ray-head"
-    submit(cluster, run, [*words, "--train.save_every_steps", "2"])
+    submit(cluster, run, [*arguments, "--train.save_every_steps", "2"])
     await_steps(run, 5)
     cluster.stop()
     assert not (run / "results.json").exists()

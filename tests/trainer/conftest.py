@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.synth import synthesise
+from shards import synthesise
 from tests.trainer import runs
 
 
@@ -43,10 +43,10 @@ def one_rank(workplace: Path, data: Path, cache: Path) -> dict[str, Path]:
         for name in ("whole", "accumulated", "zero3", "bf16", "own", "diverged")
     }
     commands = [
-        runs.words(made["whole"], data),
-        runs.words(made["accumulated"], data, train__micro_batch_size=16),
-        runs.words(made["zero3"], data, train__zero_stage=3, train__micro_batch_size=32),
-        runs.words(made["bf16"], data, train__precision="bf16", train__zero_stage=1, train__max_epochs=1),
+        runs.arguments(made["whole"], data),
+        runs.arguments(made["accumulated"], data, train__micro_batch_size=16),
+        runs.arguments(made["zero3"], data, train__zero_stage=3, train__micro_batch_size=32),
+        runs.arguments(made["bf16"], data, train__precision="bf16", train__zero_stage=1, train__max_epochs=1),
         [
             "--run",
             str(made["own"]),
@@ -58,7 +58,7 @@ def one_rank(workplace: Path, data: Path, cache: Path) -> dict[str, Path]:
             "1",
         ]
         + ["--train.log_every", "1", "--train.tensorboard", "false"],
-        runs.words(made["diverged"], data, train__lr=1e18, train__warmup_steps=0),
+        runs.arguments(made["diverged"], data, train__lr=1e18, train__warmup_steps=0),
     ]
     failures = runs.train_several(1, commands, cache)
     assert failures[:-1] == [None] * 5
@@ -71,7 +71,7 @@ def two_ranks(workplace: Path, data: Path, cache: Path) -> dict[int, Path]:
     """The same run by two ranks with accumulation, for each ZeRO stage."""
     made = {stage: workplace / f"two-zero{stage}" for stage in range(4)}
     commands = [
-        runs.words(run, data, train__zero_stage=stage, train__micro_batch_size=16, num_gpus=2)
+        runs.arguments(run, data, train__zero_stage=stage, train__micro_batch_size=16, num_gpus=2)
         for stage, run in made.items()
     ]
     assert runs.train_several(2, commands, cache) == [None] * 4

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.launch import machine
+from trainer.source import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # Small, with all on that could depend on ranks: dropout, condition dropout, sampled negatives, both modules.
 SMALL = {
     "train.batch_size": 64,
@@ -34,15 +34,15 @@ SMALL = {
 STEPS = 21  # of such a run on the data set of the fixture
 
 
-def words(run: Path, data: Path | None, **changes: Any) -> list[str]:
+def arguments(run: Path, data: Path | None, **changes: Any) -> list[str]:
     """The command line of a small run; `changes` with `__` for the dots."""
     values = {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}}
-    typed = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    return ["--run", str(run), *(["--data", str(data)] if data else []), *typed]
+    options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
+    return ["--run", str(run), *(["--data", str(data)] if data else []), *options]
 
 
-def start(world: int, command: list[str], cache: Path) -> list[subprocess.Popen]:
-    """Start `world` ranks of `python COMMAND` on a free port, one thread each."""
+def start(world_size: int, command: list[str], cache: Path) -> list[subprocess.Popen]:
+    """Start `world_size` ranks of `python COMMAND` on a free port, one thread each."""
     common = {
         **{name: value for name, value in os.environ.items() if not name.startswith("MEALREC")},
         "MEALREC_CACHE": str(cache),
@@ -51,7 +51,7 @@ def start(world: int, command: list[str], cache: Path) -> list[subprocess.Popen]
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(machine.free_port()),
-        "WORLD_SIZE": str(world),
+        "WORLD_SIZE": str(world_size),
     }
     return [
         subprocess.Popen(
@@ -61,14 +61,14 @@ def start(world: int, command: list[str], cache: Path) -> list[subprocess.Popen]
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(world)
+        for rank in range(world_size)
     ]
 
 
-def train_several(world: int, runs: list[list[str]], cache: Path) -> list[str | None]:
+def train_several(world_size: int, runs: list[list[str]], cache: Path) -> list[str | None]:
     """Train the runs one after the other in the same ranks; for each None, or the error that ended it."""
     script = str(Path(__file__).with_name("several.py"))
-    ranks = start(world, [script, json.dumps(runs)], cache)
+    ranks = start(world_size, [script, json.dumps(runs)], cache)
     ended = [rank.communicate(timeout=300) for rank in ranks]
     assert all(rank.returncode == 0 for rank in ranks), "\n".join(err[-3000:] for _, err in ended)
     return [json.loads(line) for line in ended[0][0].splitlines() if line.startswith(('"', "null"))]

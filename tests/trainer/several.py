@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 ... python several.py '[["--run", "a", ...], ["--run", "b", ...]]'
 
-Each entry is the command line of a run. Rank 0 prints a line of JSON a run: null, or the error that ended it.
+Each entry is the command line of a run. Rank 0 prints a line of JSON per run: null, or the error that ended it.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ from __future__ import annotations
 import json
 import sys
 
-from trainer import distributed, options
-from trainer.launch import operator
-from trainer.rank import main
+from trainer import distributed, options, prepare
 from trainer.errors import is_mistake
+from trainer.rank.main import train
 from trainer.rank.nonfinite import NonFiniteError
 
 
 def main() -> None:
     world = distributed.init()
-    for words in json.loads(sys.argv[1]):
+    for arguments in json.loads(sys.argv[1]):
         failure = None
-        asked = options.parse(words)
-        config, lock = operator.join(
-            asked,
+        config, lock = prepare.join(
+            options.parse(arguments),
             is_main=world.is_main,
-            world=world.size,
+            world_size=world.size,
             on_gpu=world.on_gpu,
             broadcast=distributed.broadcast_object,
         )
         try:
-            worker.train(config, world)
+            train(config, world)
         except Exception as error:
             if not is_mistake(error) and not isinstance(error, NonFiniteError):
                 raise

@@ -1,4 +1,4 @@
-"""batch = micro x accumulation x world."""
+"""batch = micro x accumulation x ranks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from trainer.errors import UserError
 def test_the_equation_holds_for_everything_that_resolves() -> None:
     resolved = 0
     for batch in range(1, 200):
-        for world in (1, 2, 3, 5, 8, 64):
+        for world_size in (1, 2, 3, 5, 8, 64):
             for micro in (0, 1, 3, 8):
                 for accumulation in (0, 1, 2, 5):
                     solvable = any(
-                        m * a * world == batch
+                        m * a * world_size == batch
                         for m in ([micro] if micro else range(1, batch + 1))
                         for a in ([accumulation] if accumulation else range(1, batch + 1))
                     )
                     if not solvable:
                         with pytest.raises(UserError):
-                            resolve(batch, micro, world, accumulation)
+                            resolve(batch, micro, world_size, accumulation)
                         continue
-                    found = resolve(batch, micro, world, accumulation)
-                    assert found.micro_batch_size * found.accumulation * found.world == batch
-                    assert micro in (0, found.micro_batch_size) and accumulation in (0, found.accumulation)
+                    actual = resolve(batch, micro, world_size, accumulation)
+                    assert actual.micro_batch_size * actual.accumulation * actual.world_size == batch
+                    assert micro in (0, actual.micro_batch_size) and accumulation in (0, actual.accumulation)
                     resolved += 1
     assert resolved > 1000
 

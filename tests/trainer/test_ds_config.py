@@ -13,7 +13,7 @@ from trainer.batching import Batching
 from trainer.config import TrainConfig
 from trainer.errors import UserError
 
-BATCHING = Batching(batch_size=256, micro_batch_size=64, accumulation=4, world=1)
+BATCHING = Batching(batch_size=256, micro_batch_size=64, accumulation=4, world_size=1)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -22,10 +22,10 @@ def test_derived_config_is_one_that_deepspeed_takes(stage: int, monkeypatch: pyt
     from deepspeed.runtime.config import DeepSpeedConfig
 
     derived = ds_config.derive(TrainConfig(zero_stage=stage, clip_norm=0.5), BATCHING, precision="bf16")
-    found = DeepSpeedConfig(json.loads(json.dumps(derived)), mesh_device=None)
-    assert (found.zero_optimization_stage, found.gradient_clipping) == (stage, 0.5)
-    assert found.gradient_accumulation_steps == 4 and found.train_micro_batch_size_per_gpu == 64
-    assert found.bfloat16_config.enabled
+    actual = DeepSpeedConfig(json.loads(json.dumps(derived)), mesh_device=None)
+    assert (actual.zero_optimization_stage, actual.gradient_clipping) == (stage, 0.5)
+    assert actual.gradient_accumulation_steps == 4 and actual.train_micro_batch_size_per_gpu == 64
+    assert actual.bfloat16_config.enabled
 
 
 def test_offload_needs_zero() -> None:
@@ -46,7 +46,7 @@ def test_precision() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "must hold a JSON object, not list"),
         ('{"zero_optimization": {"stage": "auto"}}', 'zero_optimization.stage is "auto"'),
     ],
@@ -98,8 +98,8 @@ def test_only_typed_options_conflict() -> None:
 
 
 def test_users_json_is_what_trains(one_rank: dict[str, Path], workplace: Path) -> None:
-    found = json.loads((one_rank["own"] / "deepspeed.json").read_text())
-    assert (found["train_batch_size"], found["optimizer"]["params"]["lr"]) == (64, 0.002)
+    actual = json.loads((one_rank["own"] / "deepspeed.json").read_text())
+    assert (actual["train_batch_size"], actual["optimizer"]["params"]["lr"]) == (64, 0.002)
     steps = [record for record in runs.records(one_rank["own"]) if "loss" in record]
     assert [record["lr"] for record in steps] == [0.002] * 7
     assert (workplace / "csv" / "own" / "train_loss.csv").read_text().count("\n") == 8

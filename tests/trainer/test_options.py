@@ -13,9 +13,9 @@ from trainer.errors import UserError
 
 
 def test_every_leaf_has_help_a_known_type_and_a_default_of_it() -> None:
-    found = list(options.leaves(RunConfig))
-    assert len({leaf.name for leaf in found}) == len(found) > 50
-    for leaf in found:
+    actual = list(options.leaves(RunConfig))
+    assert len({leaf.name for leaf in actual}) == len(actual) > 50
+    for leaf in actual:
         default = options.get(RunConfig(), leaf.name)
         assert leaf.help and leaf.expected, leaf.name
         assert leaf.optional or leaf.parse(str(default)) == default, leaf.name
@@ -34,7 +34,7 @@ def test_overrides_reach_every_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         (
             ["--train.max_epoch", "3"],
@@ -57,9 +57,9 @@ def test_overrides_reach_every_type() -> None:
         (["--config", "/nowhere.yaml"], "configuration file /nowhere.yaml cannot be read: No such file"),
     ],
 )
-def test_mistakes_get_one_line(words: list[str], line: str) -> None:
+def test_mistakes_get_one_line(arguments: list[str], line: str) -> None:
     with pytest.raises(UserError, match=line) as caught:
-        options.parse(words)
+        options.parse(arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -105,7 +105,7 @@ def test_what_belongs_to_one_start_is_not_saved(tmp_path: Path) -> None:
         ("train: {lr: [1, 2]}", r"train.lr is \[1, 2\], expected NUMBER"),
         ("seed: null", "seed is None, expected INT"),
         ("seed: true", "seed is True, expected INT"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
     ],
 )
 def test_bad_files_get_one_line(text: str, line: str, tmp_path: Path) -> None:

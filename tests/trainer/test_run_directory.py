@@ -18,7 +18,7 @@ HOLD = """
 import sys, time
 from trainer import run_directory
 path, who = sys.argv[1:]
-lock = run_directory.claim(path, resume=False) if who == "operator" else run_directory.worker_lock(path)
+lock = run_directory.claim(path, resume=False) if who == "operator" else run_directory.rank_lock(path)
 print("held", flush=True)
 time.sleep(60)
 """
@@ -49,7 +49,7 @@ def test_ranks_of_a_killed_operator_are_waited_for(tmp_path: Path, monkeypatch) 
     run = tmp_path / "run"
     run_directory.claim(run, resume=False).release()
     holder = hold(run, "rank")
-    monkeypatch.setattr(rundir, "WORKERS_END_WITHIN", 0.3)
+    monkeypatch.setattr(run_directory, "RANKS_END_WITHIN", 0.3)
     try:
         with pytest.raises(UserError, match="is in use by process"):
             run_directory.claim(run, resume=False)
@@ -112,29 +112,29 @@ def test_new_names_do_not_meet(tmp_path: Path) -> None:
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    run_directory.write_json(file, {"a": 1})
+    files.write_json(file, {"a": 1})
     with pytest.raises(TypeError):
-        run_directory.write_json(file, {"a": object()})
-    assert run_directory.read_json(file) == {"a": 1} and os.listdir(tmp_path) == ["results.json"]
+        files.write_json(file, {"a": object()})
+    assert files.read_json(file) == {"a": 1} and os.listdir(tmp_path) == ["results.json"]
     file.write_text("{")
-    with pytest.raises(UserError, match="results.json is no JSON"):
-        run_directory.read_json(file)
+    with pytest.raises(UserError, match="results.json is not JSON"):
+        files.read_json(file)
     with pytest.raises(UserError, match="cannot be written: No such file or directory"):
-        run_directory.write_text(tmp_path / "none" / "file", "")
+        files.write_text(tmp_path / "none" / "file", "")
 
 
 def test_a_write_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     """A process that rewrites a file all the time is killed at some moment: the file is whole."""
     file = tmp_path / "results.json"
     script = "import sys; from trainer import rundir\n"
-    script += "while True: run_directory.write_json(sys.argv[1], list(range(20000)))"
+    script += "while True: files.write_json(sys.argv[1], list(range(20000)))"
     writer = subprocess.Popen([sys.executable, "-c", script, str(file)])
     while not file.exists():
         time.sleep(0.01)
     time.sleep(0.2)
     writer.kill()
     writer.wait()
-    assert run_directory.read_json(file) == list(range(20000))
+    assert files.read_json(file) == list(range(20000))
 
 
 def test_a_mistake_is_noted_and_taken_once(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def evaluate_popularity(
     mask_history: bool,
     device: torch.device | str = "cpu",
 ) -> Metrics:
-    """Return the metrics of the same protocol with a video's training count as its score: the floor of a result.
+    """Return the metrics where a video's training count is its score: the floor of a result.
 
     Args:
         train_counts: int64 [I+1], row 0 the padding.

@@ -1,4 +1,4 @@
-"""`python -m trainer recommend RUN --out FILE`: the best videos for every user, by the user's whole history."""
+"""`python -m trainer recommend RUN --out FILE`: the best videos for every user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a run: its best weights on both splits, between a floor and, where it is known, a ceiling."""
+"""The results of a run: its best weights on both splits, beside a floor and a ceiling."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class FinalResults:
 
 
 def evaluate_best(config: RunConfig, inputs: Inputs) -> FinalResults:
-    """Evaluate the best weights of a run with the full chain (or `eval.test_sampler_steps`); every rank calls this.
+    """Evaluate the best weights of a run; every rank calls this.
 
-    The weights are the fp32 ones of the best checkpoint in a plain model, exactly as `python -m trainer
-    evaluate` uses them; rank 0 reads them for all.
+    The chains have `eval.test_sampler_steps` steps. The weights are the fp32 ones of the best checkpoint in a
+    plain model, exactly as `python -m trainer evaluate` uses them; rank 0 reads them for all.
     """
     world, settings = inputs.world, config.eval
     state = weights.load(str(config.run.dir)).state if world.is_main else {}
@@ -57,7 +57,7 @@ def evaluate_best(config: RunConfig, inputs: Inputs) -> FinalResults:
 
 
 def oracle(index: Index, split: str) -> Metrics | None:
-    """Return what an oracle reaches that knows how the data were made; None unless the data set is synthetic."""
+    """Return the metrics of an oracle that knows how a synthetic data set was made; None for other data."""
     if index.oracle_file is None:
         return None
     metrics: dict[str, Metrics] = files.read_json(index.local(index.oracle_file))

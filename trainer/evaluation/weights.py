@@ -134,7 +134,7 @@ def start_from(model: torch.nn.Module, run: str | Path, item_ids: Ids) -> Matche
 
 def match_items(old_ids: Ids, new_ids: Ids) -> np.ndarray:
     """Return for each new video its row in the old table, from 1, or -1; int64 [I]."""
-    row = {original: number for number, original in enumerate(_plain(old_ids), start=1)}
+    row: dict[object, int] = {original: number for number, original in enumerate(_plain(old_ids), start=1)}
     return np.array([row.get(original, -1) for original in _plain(new_ids)], dtype=np.int64)
 
 
@@ -151,7 +151,8 @@ def original_ids(run: str | Path) -> np.ndarray:
         UserError: they are missing.
     """
     try:
-        return np.load(Path(run) / ITEMS, allow_pickle=False)
+        ids: np.ndarray = np.load(Path(run) / ITEMS, allow_pickle=False)
+        return ids
     except (OSError, ValueError):
         raise UserError(f"{run}: {ITEMS} cannot be read: the original ids of the run's videos") from None
 
@@ -190,5 +191,5 @@ def _read_zero(checkpoint: Path) -> dict[str, torch.Tensor]:
         return state
 
 
-def _plain(ids: Ids) -> list[int] | list[str]:
-    return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+def _plain(ids: Ids) -> Sequence[object]:
+    return ids.tolist() if isinstance(ids, np.ndarray) else ids

@@ -145,9 +145,10 @@ def end_session(launcher: subprocess.Popen[bytes], grace: float = GRACE_SECONDS)
 
 
 def kill_session(launcher: subprocess.Popen[bytes] | int) -> None:
-    """End every process of a session with SIGKILL, and the ssh connections that pdsh gave sessions of their own.
+    """End every process of a session with SIGKILL, and pdsh's ssh connections in sessions of their own.
 
-    Ranks on other hosts end as their connection does. Not with SIGTERM: DeepSpeed's runner would answer it by ending every DeepSpeed job of every host.
+    Ranks on other hosts end as their connection does. Not with SIGTERM: DeepSpeed's runner would answer it by
+    ending every DeepSpeed job of every host.
     """
     leader = launcher if isinstance(launcher, int) else launcher.pid
     own = psutil.Process()

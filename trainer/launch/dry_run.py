@@ -61,7 +61,7 @@ def parameters(config: MealRecConfig) -> int:
 
 
 class BytesPerParameter(NamedTuple):
-    """Memory of a rank in bytes per parameter; `transient` at the height of a step, the others all the time."""
+    """Memory of a rank in bytes per parameter; `transient` at the peak of a step, the others always."""
 
     parameters: float
     gradients: float

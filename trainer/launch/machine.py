@@ -27,7 +27,7 @@ def torch_has_cuda() -> bool:
 
 
 def gpus() -> list[str]:
-    """Return the names of the GPUs that a rank could use; CUDA_VISIBLE_DEVICES is obeyed. Makes no CUDA context."""
+    """Return the names of the GPUs that CUDA_VISIBLE_DEVICES leaves; makes no CUDA context."""
     if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch_has_cuda():
         return []
     try:

@@ -1,4 +1,4 @@
-"""Saves and loads checkpoints: whole or not at all, resumed with the next global batch, at any number of ranks.
+"""Saves and loads checkpoints, whole or not at all, on any number of ranks.
 
 A checkpoint is written under another name and renamed when it is complete, so that a killed save leaves
 nothing that a resume would take up. ZeRO's optimiser state is bound to the number of ranks; for another

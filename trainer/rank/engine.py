@@ -54,7 +54,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     tables = {
         id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()
     }
-    weights, others = [], []
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -86,7 +87,7 @@ def set_learning_rate(engine: DeepSpeedEngine, rate: float) -> None:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """Return the 2-norm over all gradients, float32; for ZeRO 0, where each rank holds all of them, averaged."""
+    """Return the 2-norm over all gradients, float32; for ZeRO 0, where each rank has them all, averaged."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients).float() if gradients else torch.zeros(())
 
@@ -101,4 +102,5 @@ def _adamw(groups: list[dict[str, Any]], train: TrainConfig, *, offload: bool) -
         )
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-    return DeepSpeedCPUAdam(groups, lr=train.lr, adamw_mode=True)
+    optimizer: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, lr=train.lr, adamw_mode=True)
+    return optimizer

@@ -1,11 +1,11 @@
 """Heartbeats between the ranks of several hosts.
 
 A link that is cut, or a host that loses its power, sends nothing: gloo and NCCL wait for it forever, and so
-would every rank. So each rank writes a heartbeat every few seconds to a store on rank 0's host. Rank 0 watches
-all others, the others watch rank 0, and a rank that sees no new heartbeat within the timeout ends its process.
+would every rank. So each rank writes a heartbeat every few seconds to a store on rank 0's host. Rank 0
+watches all others, the others watch rank 0, and a rank that sees no new heartbeat in time ends its process.
 
-A short timeout of the collectives is no substitute: ranks rightly wait for minutes where rank 0 alone has work,
-and DeepSpeed's own process groups ignore it.
+A short timeout of the collectives is no substitute: ranks rightly wait for minutes where rank 0 alone has
+work, and DeepSpeed's own process groups ignore it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 import time
 from datetime import timedelta
 
-import torch.distributed as torch_dist
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # a star export
 
 from trainer import distributed
 from trainer.rank.parent_watch import end_rank
@@ -24,9 +24,9 @@ BEATS_PER_TIMEOUT = 6
 
 
 class Heartbeat:
-    """The heartbeat of one rank, and its watch over others. `lost()` says what was lost; `start` acts on it."""
+    """The heartbeat of one rank, and its watch over others: `lost` says what was lost, `start` acts on it."""
 
-    def __init__(self, store: torch_dist.Store, hosts: list[str], rank: int, timeout: float) -> None:
+    def __init__(self, store: Store, hosts: list[str], rank: int, timeout: float) -> None:
         """Write the first heartbeat.
 
         Args:
@@ -101,13 +101,12 @@ def start(world: distributed.World, timeout: float) -> Heartbeat | None:
     hosts = distributed.gather_objects(socket.gethostname())
     if not timeout or len(set(hosts)) == 1:
         return None
-    address, store = distributed.master_address(), None
-    wait = timedelta(seconds=timeout)
+    address, wait = distributed.master_address(), timedelta(seconds=timeout)
     if world.is_main:
-        store = torch_dist.TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=wait)
-    port = distributed.broadcast_object(store.port if store else None)
-    if store is None:
-        store = torch_dist.TCPStore(address, port, is_master=False, timeout=wait)
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=wait)
+        distributed.broadcast_object(store.port)
+    else:
+        store = TCPStore(address, distributed.broadcast_object(0), is_master=False, timeout=wait)
     heartbeat = Heartbeat(store, hosts, world.rank, timeout)
     distributed.barrier()  # every rank has written its first heartbeat
     heartbeat.start()
@@ -115,7 +114,7 @@ def start(world: distributed.World, timeout: float) -> Heartbeat | None:
 
 
 def stop(heartbeat: Heartbeat | None) -> None:
-    """Stop the heartbeat at the end of a run: all ranks stop before rank 0, which holds the store, may leave."""
+    """Stop the heartbeat at the end of a run: all ranks do, before rank 0, which has the store, may leave."""
     if heartbeat is not None:
         heartbeat.stop()
         distributed.barrier()

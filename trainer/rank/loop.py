@@ -74,7 +74,7 @@ class Loop:
         self.tell("on_epoch_end")
 
     def load(self) -> Iterator[list[Batch]]:
-        """Yield this rank's share of the epoch's global batches; count how long they kept the rank waiting."""
+        """Yield this rank's share of the epoch's global batches, counting the time spent waiting for them."""
         started = time.perf_counter()
         for micro_batches in self.stream.epoch(self.progress.epoch, self.progress.epoch_step):
             self.input_wait += time.perf_counter() - started

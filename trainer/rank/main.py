@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
     """Train as the command line says, in the run directory of the operator.
 
-    Rank 0 makes a run directory where there is none. `callbacks` get the events that the run's own get, before
+    Rank 0 makes a run directory where there is none. `callbacks` get the same events as the run's own, before
     the results are written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite ends the run before it reaches the weights, and the message names the rows."""
+"""A loss or gradient that is not finite ends the run before it reaches the weights."""
 
 from __future__ import annotations
 

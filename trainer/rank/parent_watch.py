@@ -21,7 +21,7 @@ _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "csh", "tcsh")
 
 
 def ancestors() -> list[WatchedProcess]:
-    """Return the processes that this rank depends on: its parent, DeepSpeed's runner above that, the operator."""
+    """Return the processes that this rank depends on: its parent, DeepSpeed's runner, the operator."""
     parent = os.getppid()
     watched = [WatchedProcess(parent)]
     with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""A run whose ranks are the workers of a Ray Train job, as `python -m trainer submit ray` has a cluster start it.
+"""A run whose ranks are the workers of a Ray Train job: what `submit ray` starts on a cluster.
 
 python -m trainer.rank.ray --nodes N --ranks-per-node R [--gpu] -- ARGUMENTS
 """
@@ -15,10 +15,11 @@ from trainer.command_line import decode
 from trainer.errors import DONE, FAILED, line_of
 
 
-def train_rank(arguments: list[str]) -> None:
-    """Train in a Ray worker. A worker group that Ray has restarted continues the run."""
+def train_rank(settings: dict[str, list[str]]) -> None:
+    """Train in a Ray worker as `arguments` say. A worker group that Ray has restarted continues the run."""
     from trainer.rank.main import run
 
+    arguments = settings["arguments"]
     run_dir = options.parse(arguments).run.dir
     started = run_dir is not None and (Path(run_dir) / run_directory.CONFIG).is_file()
     run([*arguments, "--resume"] if started and "--resume" not in arguments else arguments)
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     try:
         TorchTrainer(
             train_rank,
-            train_loop_config=arguments,
+            train_loop_config={"arguments": arguments},
             torch_config=TorchConfig(backend="nccl" if asked.gpu else "gloo"),
             scaling_config=ScalingConfig(**scaling(asked.nodes, asked.ranks_per_node, asked.gpu)),
             run_config=RunConfig(

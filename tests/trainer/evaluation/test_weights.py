@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mealrec import MealRec, MealRecConfig
-from trainer.evaluation import weights
 from trainer.errors import UserError
+from trainer.evaluation import weights
 
 
 def test_configurations_saved_before_an_option_existed() -> None:
@@ -39,7 +39,7 @@ def test_every_zero_stage_gives_the_same_weights(two_ranks: dict[int, Path]) -> 
 def test_best_is_the_one_with_the_best_validation(two_ranks: dict[int, Path]) -> None:
     from tests.trainer import runs
 
-    best = weights.load(two_ranks[1]).facts["progress"]["step"]
+    best = weights.load(two_ranks[1]).facts.progress["step"]
     scores = {r["step"]: r["ndcg@10"] for r in runs.records(two_ranks[1]) if r.get("split") == "valid"}
     assert scores[best] == max(scores.values())
     assert runs.results(two_ranks[1])["best_step"] == best
@@ -51,7 +51,7 @@ def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) ->
     new_ids = [*old_ids[::-1].tolist(), -5, -6]  # the old ones in another order, and two new ones
     config = replace(old.model_config, videos=122, max_length=25)
     fresh, model = MealRec(config, seed=3), MealRec(config, seed=3)
-    assert weights.start_from(model, run, new_ids) == {"matched": 120, "new": 2}
+    assert weights.start_from(model, run, new_ids) == weights.MatchedVideos(known=120, new=2)
     torch.testing.assert_close(model.item[1:121].flip(0), old.state["item"][1:], rtol=0, atol=0)
     torch.testing.assert_close(model.item[121:], fresh.item[121:], rtol=0, atol=0)
     torch.testing.assert_close(model.position[:20], old.state["position"], rtol=0, atol=0)

@@ -1,18 +1,19 @@
-"""Host files, the comparison of hosts, and words that pass through shells."""
+"""Host files, the comparison of hosts, and arguments that pass through shells."""
 
 from __future__ import annotations
 
-import copy
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trainer import options
-from trainer.launch import operator
 from trainer.command_line import decode, encode
 from trainer.errors import UserError
-from trainer.launch.hosts import check, hostfile, launch, probe
+from trainer.launch import operator
+from trainer.launch.hosts import check, hostfile, probe, ssh
+from trainer.launch.hosts.probe import HostReport
 
 
 def test_hostfile(tmp_path: Path) -> None:
@@ -46,41 +47,39 @@ def test_missing_hostfile_is_refused_before_anything_starts(tmp_path: Path) -> N
 
 
 def test_differences() -> None:
-    here = {
-        "versions": {"Python": "3.11.7", "torch": "2.13.0"},
-        "code": "c0de",
-        "gpus": 0,
-        "port": 1,
-        "data": {"fingerprint": "sha256:aaaa"},
-    }
+    here = HostReport({"Python": "3.11.7", "torch": "2.13.0"}, "c0de", 0, 1, "sha256:aaaa")
     assert check.differences(here, here) == []
-    there = copy.deepcopy(here)
-    there["versions"]["torch"], there["code"] = "missing", "c0ffee"
-    there["data"] = {"error": "/data/set: no such data set"}
+    there = replace(
+        here,
+        versions={**here.versions, "torch": "missing"},
+        code="c0ffee",
+        fingerprint=None,
+        data_error="/data/set: no such data set",
+    )
     faults = check.differences(there, here)
     assert faults[0] == "torch missing, here 2.13.0"
     assert faults[1].startswith("other code in") and "c0ffee, here c0de" in faults[1]
     assert faults[2] == "/data/set: no such data set"
-    other = {**here, "data": {"fingerprint": "sha256:bbbb"}}
+    other = replace(here, fingerprint="sha256:bbbb")
     assert check.differences(other, here) == ["another data set (sha256:bbbb..., here sha256:aaaa...)"]
 
 
 def test_probe_of_this_host(data: Path, tmp_path: Path) -> None:
-    found = probe.probe(str(data))
-    assert found["data"]["fingerprint"].startswith("sha256:")
-    assert found["versions"].keys() == {"Python", *probe.PACKAGES}
-    assert "no such" in probe.probe(str(tmp_path / "none"))["data"]["error"].lower()
+    report = probe.probe(str(data))
+    assert report.fingerprint is not None and report.fingerprint.startswith("sha256:")
+    assert report.versions.keys() == {"Python", *probe.PACKAGES}
+    assert "no such" in probe.probe(str(tmp_path / "none")).data_error.lower()
 
 
-WORDS = ["--run", "a b", "--x", 'it\'s "$HOME"; rm `x` \\ #', "ünï", "", "a\nb"]
+ARGUMENTS = ["--run", "a b", "--x", 'it\'s "$HOME"; rm `x` \\ #', "ünï", "", "a\nb"]
 
 
-def test_words_pass_through_two_shells() -> None:
-    word = encode(WORDS)
+def test_arguments_pass_through_two_shells() -> None:
+    encoded = encode(ARGUMENTS)
     through = subprocess.run(
-        ["bash", "-c", f"bash -c 'printf %s {word}'"], capture_output=True, text=True, check=True
+        ["bash", "-c", f"bash -c 'printf %s {encoded}'"], capture_output=True, text=True, check=True
     )
-    assert decode([through.stdout]) == WORDS
+    assert decode([through.stdout]) == ARGUMENTS
     assert decode(["--local_rank=3", "--seed", "1"]) == ["--seed", "1"]
 
 
@@ -90,7 +89,7 @@ def test_forwarded_variables_arrive_through_deepspeeds_quotes(monkeypatch, tmp_p
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".deepspeed_env").write_text("OWN=1\n\nno value\n")
     env = {"MEALREC_RUN": 'runs/a b$c;"d`', "MEALREC_OPERATOR": "1:2", "SECRET": "x", "NCCL_DEBUG": "INFO"}
-    lines = launch.forwarded(env).splitlines()
+    lines = ssh.forwarded(env).splitlines()
     assert [line.split("=")[0] for line in lines] == ["OWN", "MEALREC_RUN", "NCCL_DEBUG"]
     runner = PDSHRunner.__new__(PDSHRunner)
     runner.exports = {}

@@ -1,5 +1,6 @@
 """launch.sh, the operator and DeepSpeed's launcher as real processes; the ranks train nothing
-(`stand_in`)."""
+(`stand_in`).
+"""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ HOSTILE = 'it\'s a "run"; touch owned & $HOME `date` $(id) \\n * -- ~ é'
 Launch = Callable[..., subprocess.Popen]
 
 
-def words(tmp_path: Path, world: Path) -> list[str]:
+def arguments(tmp_path: Path, data: Path) -> list[str]:
     return [
         "--data",
-        str(world),
+        str(data),
         "--run",
         str(tmp_path / HOSTILE),
         "--data.cache_dir",
@@ -35,8 +36,8 @@ def words(tmp_path: Path, world: Path) -> list[str]:
     ]
 
 
-def told(tmp_path: Path, ranks: int, seconds: float = 90) -> list[dict]:
-    """What each rank said, once all have."""
+def reports(tmp_path: Path, ranks: int, seconds: float = 90) -> list[dict]:
+    """What each rank has reported, once all have."""
     files = [tmp_path / "ranks" / f"rank-{rank}.json" for rank in range(ranks)]
     deadline = time.monotonic() + seconds
     while not all(file.exists() for file in files):
@@ -62,23 +63,23 @@ def family(process: subprocess.Popen) -> list[int]:
     return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
 
 
-def check_words(said: list[dict], given: list[str]) -> None:
-    for rank, one in enumerate(said):
-        assert one["words"] == given
+def check_arguments(reported: list[dict], given: list[str]) -> None:
+    for rank, one in enumerate(reported):
+        assert one["arguments"] == given
         assert one["environment"]["RANK"] == str(rank)
-        assert one["environment"]["WORLD_SIZE"] == str(len(said))
+        assert one["environment"]["WORLD_SIZE"] == str(len(reported))
 
 
 def test_operator(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
-    """Words arrive unchanged, ranks get what they need, and a finished run is a success for ever."""
+    """Arguments arrive unchanged, ranks get what they need, and a finished run stays a success."""
     script, run = str(stand_in / "launch.sh"), tmp_path / HOSTILE
-    given = ["--num_gpus", "2", *words(tmp_path, make_world())]
+    given = ["--num_gpus", "2", *arguments(tmp_path, make_world())]
     process = launch([script, *given], STAND_IN="finish")
     assert process.wait(120) == 0, (tmp_path / "output").read_text()
-    said = told(tmp_path, 2, seconds=0)
-    check_words(said, given)
+    reported = reports(tmp_path, 2, seconds=0)
+    check_arguments(reported, given)
     assert not list(tmp_path.rglob("owned"))
-    for environment in (one["environment"] for one in said):
+    for environment in (one["environment"] for one in reported):
         assert environment[run_directory.RUN_VARIABLE] == str(run)
         assert environment["DS_ACCELERATOR"] == "cpu" and environment["TORCH_EXTENSIONS_DIR"]
         threads = str(max(1, machine.cores() // 2))
@@ -90,27 +91,29 @@ def test_operator(stand_in: Path, tmp_path: Path, launch: Launch, make_world) ->
 
 
 @pytest.mark.parametrize("way", ["deepspeed", "deepspeed --no_python"])
-def test_words_arrive_unchanged(way: str, stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
-    given = words(tmp_path, make_world())
+def test_arguments_arrive_unchanged(
+    way: str, stand_in: Path, tmp_path: Path, launch: Launch, make_world
+) -> None:
+    given = arguments(tmp_path, make_world())
     port = ["--master_port", str(machine.free_port())]
     process = launch([*way.split(), *port, str(stand_in / "launch.sh"), *given], STAND_IN="leave")
     assert process.wait(120) == 0, (tmp_path / "output").read_text()
-    check_words(told(tmp_path, 1, seconds=0), given)
+    check_arguments(reports(tmp_path, 1, seconds=0), given)
     assert not list(tmp_path.rglob("owned"))
 
 
 def test_ranks_of_a_killed_deepspeed_end(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
-    """The runner of DeepSpeed dies by SIGTERM and tells nobody: its ranks see it."""
-    given = words(tmp_path, make_world())
+    """The runner of DeepSpeed dies by SIGTERM without a word: its ranks notice."""
+    given = arguments(tmp_path, make_world())
     port = ["--master_port", str(machine.free_port())]
     command = ["deepspeed", "--num_gpus", "2", *port, str(stand_in / "launch.sh"), *given]
     process = launch(command, STAND_IN="stubborn")
-    said = told(tmp_path, 2)
-    check_words(said, given)
+    reported = reports(tmp_path, 2)
+    check_arguments(reported, given)
     everyone = family(process)
     process.terminate()
     process.wait()
-    assert gone([one["pid"] for one in said], 2.5)
+    assert gone([one["pid"] for one in reported], 2.5)
     assert gone(everyone, 5)
     assert "ends: its DeepSpeed runner" in (tmp_path / "output").read_text()
 
@@ -136,8 +139,8 @@ def test_help_is_printed_once(way: str, root: Path, tmp_path: Path, launch: Laun
     assert output.count("usage: ./launch.sh") == 1 and "--model.tcd.loss_weight" in output
 
 
-def start(stand_in: Path, tmp_path: Path, launch: Launch, world: Path, task: str) -> subprocess.Popen:
-    command = [str(stand_in / "launch.sh"), "--num_gpus", "2", "--data", str(world), "--run", "run"]
+def start(stand_in: Path, tmp_path: Path, launch: Launch, data: Path, task: str) -> subprocess.Popen:
+    command = [str(stand_in / "launch.sh"), "--num_gpus", "2", "--data", str(data), "--run", "run"]
     return launch(command, STAND_IN=task)
 
 
@@ -154,12 +157,12 @@ def test_exit_codes(task: str, code: int, line: str, stand_in, tmp_path, launch:
     assert process.wait(120) == code
     output = (tmp_path / "output").read_text()
     assert output.count(line) == 1 and "Traceback" not in output
-    assert gone([said["pid"] for said in told(tmp_path, 2, seconds=0)], 0)
+    assert gone([reported["pid"] for reported in reports(tmp_path, 2, seconds=0)], 0)
 
 
 def test_nothing_outlives_an_operator_that_is_killed(stand_in, tmp_path, launch: Launch, make_world) -> None:
     process = start(stand_in, tmp_path, launch, make_world(), "stubborn")
-    ranks = [said["pid"] for said in told(tmp_path, 2)]
+    ranks = [reported["pid"] for reported in reports(tmp_path, 2)]
     everyone = family(process)
     assert set(ranks) < set(everyone)
     process.send_signal(signal.SIGKILL)
@@ -171,7 +174,7 @@ def test_nothing_outlives_an_operator_that_is_killed(stand_in, tmp_path, launch:
 
 def test_ctrl_c_ends_everything(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
     process = start(stand_in, tmp_path, launch, make_world(), "wait")
-    told(tmp_path, 2)
+    reports(tmp_path, 2)
     everyone = family(process)
     os.killpg(process.pid, signal.SIGINT)
     check_stopped(process, everyone, tmp_path, "SIGINT")
@@ -179,7 +182,7 @@ def test_ctrl_c_ends_everything(stand_in: Path, tmp_path: Path, launch: Launch, 
 
 def test_a_run_in_use_is_refused(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
     process = start(stand_in, tmp_path, launch, make_world(), "stubborn")
-    told(tmp_path, 2)
+    reports(tmp_path, 2)
     everyone = family(process)
     command = [str(stand_in / "launch.sh"), "--run", "run", "--resume"]
     env = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,29 @@ from trainer.command_line import decode
 SHARED = ["--", "--data", "/shared/set", "--run", "/shared/runs/a b"]
 
 
-def rendered(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert run(["submit", *words]) == 0
+def rendered(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(["submit", *arguments]) == 0
     return capsys.readouterr().out
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert run(["submit", *words]) == 2
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(["submit", *arguments]) == 2
     return capsys.readouterr().err
 
 
 def test_slurm_script(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["--time", "10:00", "--partition", "gpu", "--sbatch=--qos=low", "--dry-run", "--", "--run", "a b"]
-    script = rendered(capsys, "slurm", "--nodes", "2", "--gpus-per-node", "4", *words, "--seed", "3")
+    arguments = [
+        "--time",
+        "10:00",
+        "--partition",
+        "gpu",
+        "--sbatch=--qos=low",
+        "--dry-run",
+        "--",
+        "--run",
+        "a b",
+    ]
+    script = rendered(capsys, "slurm", "--nodes", "2", "--gpus-per-node", "4", *arguments, "--seed", "3")
     for line in (
         "--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--time=10:00", "--partition=gpu",
         "--requeue", "--signal=B:USR1@120", "--qos=low",
@@ -63,17 +74,18 @@ def test_slurm_script_hands_the_words_on(
 def test_ray_request(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     extra = tmp_path / "env.yaml"
     extra.write_text("pip: [webdataset]\n")
-    words = ["--nodes", "2", "--ranks-per-node", "3", "--runtime-env", str(extra), "--dry-run", *SHARED]
-    request = json.loads(rendered(capsys, "ray", *words))
-    *command, encoded = request["entrypoint"].split()
-    assert command == ["python", "-m", "trainer.rank.ray", "--nodes", "2", "--ranks-per-node", "3"]
-    assert decode([encoded]) == SHARED[1:]
+    arguments = ["--nodes", "2", "--ranks-per-node", "3", "--runtime-env", str(extra), "--dry-run", *SHARED]
+    request = json.loads(rendered(capsys, "ray", *arguments))
+    driver = ["python", "-m", "trainer.rank.ray", "--nodes", "2", "--ranks-per-node", "3"]
+    assert shlex.split(request["entrypoint"]) == [*driver, *SHARED]
     assert request["runtime_env"]["pip"] == ["webdataset"] and "working_dir" in request["runtime_env"]
 
 
-def manifest(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    needed = ["--image", "here/mealrec:1", "--claim", "disk", "--dry-run"]
-    return yaml.safe_load(rendered(capsys, "kubernetes", *needed, *words, *SHARED))
+NEEDED = ["--image", "here/mealrec:1", "--claim", "disk", "--dry-run"]
+
+
+def manifest(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    return yaml.safe_load(rendered(capsys, "kubernetes", *NEEDED, *options, *SHARED))
 
 
 def test_pytorch_job(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,15 +110,15 @@ def test_pods_continue_a_run_that_was_begun(capsys: pytest.CaptureFixture[str], 
     (tmp_path / "torchrun").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
-    def words() -> list[str]:
+    def arguments() -> list[str]:
         command = [*shell, str(tmp_path), "--seed", "1"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         return done.stdout.splitlines()[1:]
 
     assert path == "/shared/runs/a b"
-    assert words() == ["--seed", "1"]
+    assert arguments() == ["--seed", "1"]
     (tmp_path / "config.yaml").touch()
-    assert words() == ["--seed", "1", "--resume"]
+    assert arguments() == ["--seed", "1", "--resume"]
 
 
 def test_ray_job(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,11 +126,14 @@ def test_ray_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == 2
-    assert decode([job["spec"]["entrypoint"].split()[-1]]) == SHARED[1:]
+    assert decode([job["spec"]["entrypoint"].split()[-1]]) == SHARED[1:]  # a name with a space in it
+    arguments = ["--run", "/shared/runs/a", "--data", "/shared/data"]
+    plain = rendered(capsys, "kubernetes", *NEEDED, "--kind", "rayjob", "--", *arguments)
+    assert yaml.safe_load(plain)["spec"]["entrypoint"].endswith(f"-- {' '.join(arguments)}")
 
 
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("arguments", "fault"),
     [
         (["slurm", "--", "--train.lrr", "1"], "unknown option '--train.lrr'; did you mean --train.lr?"),
         (["slurm", "--nodes", "0", "--"], "--nodes must be at least 1, not 0"),
@@ -132,9 +147,9 @@ def test_ray_job(capsys: pytest.CaptureFixture[str]) -> None:
         (["kubernetes", "--image", "i", "--"], "the following arguments are required: --claim"),
     ],
 )
-def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], fault: str) -> None:
-    split = words.index("--") if "--" in words else len(words)
-    assert fault in refused(capsys, *words[:split], "--dry-run", *words[split:])
+def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str) -> None:
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    assert fault in refused(capsys, *arguments[:split], "--dry-run", *arguments[split:])
 
 
 def test_scheduler_that_is_not_there(

@@ -1,4 +1,4 @@
-"""`python -m tests.trainer.golden` makes golden_losses.json anew, where losses are meant to change."""
+"""`python -m tests.trainer.rank.golden` writes golden_losses.json again, where losses are meant to change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from shards.synth import synthesise
+from shards import synthesise
 from tests.trainer import runs
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthesise(folder / "data", users=400, videos=120, frames=3, width=8, seed=1)
-        assert runs.train_several(1, [runs.words(folder / "run", folder / "data")], folder / "cache") == [
+        assert runs.train_several(1, [runs.arguments(folder / "run", folder / "data")], folder / "cache") == [
             None
         ]
         losses = [loss[1] for loss in runs.losses(folder / "run")[:20]]

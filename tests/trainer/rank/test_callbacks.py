@@ -18,8 +18,8 @@ from trainer.rank.loop import Loop, Progress
 from trainer.rank.step import StepReport
 
 
-class Heard(Callback):
-    """Remembers what it was told."""
+class Recorder(Callback):
+    """Records the events that it gets."""
 
     def __init__(self) -> None:
         self.records: list[dict] = []
@@ -49,7 +49,16 @@ class Numbers:
 def step(micro_batches: list, epoch: int, step: int) -> StepReport:
     if step == 7:
         raise RuntimeError("at step 7")
-    return StepReport(2.0, {"rec": 1.5, "npd": 0.5}, 4, 40, 30, 0.1, 1.0, 0.01)
+    return StepReport(
+        loss=2.0,
+        losses={"rec": 1.5, "npd": 0.5},
+        samples=4,
+        cells=40,
+        real_cells=30,
+        lr=0.1,
+        grad_norm=1.0,
+        seconds=0.01,
+    )
 
 
 def loop_of(*callbacks: Callback, epochs: int = 2, progress: Progress | None = None) -> Loop:
@@ -57,23 +66,23 @@ def loop_of(*callbacks: Callback, epochs: int = 2, progress: Progress | None = N
 
 
 def test_loop_passes_over_the_data_and_can_start_in_mid_epoch() -> None:
-    heard = Heard()
-    loop = loop_of(Log(2), heard)
+    recorder = Recorder()
+    loop = loop_of(Log(2), recorder)
     loop.run()
     assert (loop.progress.epoch, loop.progress.step, loop.progress.samples) == (2, 6, 24)
-    assert heard.events == ["epoch 1", "epoch 2"]
-    assert [record["step"] for record in heard.records] == [2, 4, 6]
-    assert heard.records[0]["padding"] == 0.25 and heard.records[0]["loss_tcd"] == 0.0
+    assert recorder.events == ["epoch 1", "epoch 2"]
+    assert [record["step"] for record in recorder.records] == [2, 4, 6]
+    assert recorder.records[0]["padding"] == 0.25 and recorder.records[0]["loss_tcd"] == 0.0
     resumed = loop_of(progress=Progress(epoch=1, epoch_step=2, step=5, samples=20))
     resumed.run()
     assert resumed.progress.step == 6
 
 
-def test_errors_are_told_and_go_up() -> None:
-    heard = Heard()
+def test_errors_reach_the_callbacks_and_the_caller() -> None:
+    recorder = Recorder()
     with pytest.raises(RuntimeError, match="at step 7"):
-        loop_of(heard, epochs=3).run()
-    assert heard.events == ["epoch 1", "epoch 2", "error at step 7"]
+        loop_of(recorder, epochs=3).run()
+    assert recorder.events == ["epoch 1", "epoch 2", "error at step 7"]
 
 
 def test_early_stopping_looks_at_the_best() -> None:
@@ -91,9 +100,9 @@ def test_early_stopping_looks_at_the_best() -> None:
 
 def test_the_end_is_evaluated_once() -> None:
     evaluation = Evaluation(lambda: {"ndcg@10": 0.5}, every_steps=4, patience=0)
-    heard = Heard()
-    loop_of(evaluation, heard, epochs=2).run()
-    assert [record["step"] for record in heard.records] == [4, 6]
+    recorder = Recorder()
+    loop_of(evaluation, recorder, epochs=2).run()
+    assert [record["step"] for record in recorder.records] == [4, 6]
 
 
 def test_metrics_lines_are_as_promised(one_rank: dict[str, Path]) -> None:

@@ -1,6 +1,4 @@
-"""Checkpoints: a killed run goes on to the same numbers, other ranks go on to nearly the same, other data not
-at all.
-"""
+"""A killed run continues to the same numbers, other ranks to nearly the same, and not on other data."""
 
 from __future__ import annotations
 
@@ -15,20 +13,21 @@ import pytest
 
 from mealrec import MealRecConfig
 from tests.trainer import runs
+from trainer import checkpoint_files
+from trainer.distributed import World
+from trainer.errors import UserError
 from trainer.evaluation import weights
 from trainer.rank import checkpoint
 from trainer.rank.checkpoint import Checkpoints
-from trainer.distributed import World
-from trainer.errors import UserError
 
 STAGE = 2  # of the run that is killed
 
 
-def test_killed_run_goes_on_bit_for_bit(
+def test_killed_run_continues_bit_for_bit(
     workplace: Path, data: Path, cache: Path, two_ranks: dict[int, Path]
 ) -> None:
     run = workplace / "killed"
-    command = runs.words(run, data, train__zero_stage=STAGE, train__micro_batch_size=16)
+    command = runs.arguments(run, data, train__zero_stage=STAGE, train__micro_batch_size=16)
     ranks = runs.start(2, ["-m", "trainer", *command], cache)
     while not any(record["step"] >= 5 for record in runs.records(run)):
         assert all(rank.poll() is None for rank in ranks), ranks[0].stderr.read()[-3000:]
@@ -38,7 +37,7 @@ def test_killed_run_goes_on_bit_for_bit(
     for rank in ranks:
         rank.communicate()
     assert not (run / "results.json").exists()
-    saved = json.loads((checkpoint.newest(run / "checkpoints") / checkpoint.FACTS).read_text())
+    saved = json.loads((checkpoint_files.newest(run / "checkpoints") / checkpoint_files.FACTS).read_text())
     assert saved["progress"]["step"] % 7, "killed within an epoch"
 
     again = ["--run", str(run), "--resume"]
@@ -62,8 +61,8 @@ def test_another_number_of_ranks(workplace: Path, cache: Path, two_ranks: dict[i
     ]
     assert runs.train_several(1, commands, cache) == [None] * 4
     for stage, copy in copies.items():
-        found, expected = np.array(runs.losses(copy)), np.array(runs.losses(two_ranks[stage]))
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        actual, expected = np.array(runs.losses(copy)), np.array(runs.losses(two_ranks[stage]))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
         assert runs.results(copy)["world_size"] == 1
         assert not list((copy / "checkpoints").glob("*universal"))
 
@@ -72,29 +71,29 @@ def cut_copy(run: Path, copy: Path, step: int) -> Path:
     """A copy of a finished run as if it had been killed after the checkpoint of `step`."""
     shutil.copytree(run, copy)
     (copy / "results.json").unlink()
-    for found in checkpoint.whole(copy / "checkpoints"):
-        if int(found.name[5:]) > step:
-            shutil.rmtree(found)
+    for actual in checkpoint_files.complete(copy / "checkpoints"):
+        if int(actual.name[5:]) > step:
+            shutil.rmtree(actual)
     return copy
 
 
 def checkpoints_of(run: Path, **changes: object) -> Checkpoints:
     """As the run's own, but for the changes."""
-    facts = json.loads((checkpoint.newest(run / "checkpoints") / checkpoint.FACTS).read_text())
+    facts = json.loads((checkpoint_files.newest(run / "checkpoints") / checkpoint_files.FACTS).read_text())
     own = {"fingerprint": facts["fingerprint"], "model": weights.load(run).model_config, "keep": 2, "seed": 0}
     return Checkpoints(run / "checkpoints", World(size=2), **{**own, **changes})
 
 
 def test_other_data_model_or_optimiser_state_is_refused(two_ranks: dict[int, Path]) -> None:
     run, same = two_ranks[1], {"zero_optimization": {"stage": 1}}
-    assert checkpoints_of(run).resumable(same) == (checkpoint.newest(run / "checkpoints"), False)
+    assert checkpoints_of(run).resumable(same) == (checkpoint_files.newest(run / "checkpoints"), False)
     with pytest.raises(
         UserError, match="made from other data: fingerprint sha256:[0-9a-f]+, .* has sha256:00"
     ):
         checkpoints_of(run, fingerprint="sha256:00").resumable(same)
     with pytest.raises(UserError, match=r"another model: model\.dim is 16 there and 32 now"):
         checkpoints_of(run, model=replace(weights.load(run).model_config, dim=32)).resumable(same)
-    with pytest.raises(UserError, match="saved with --train.zero_stage 1: it cannot go on with 0"):
+    with pytest.raises(UserError, match="saved with --train.zero_stage 1: it cannot continue with 0"):
         checkpoints_of(run).resumable({})
 
 
@@ -102,21 +101,21 @@ def test_half_a_checkpoint_is_never_taken_up(two_ranks: dict[int, Path], tmp_pat
     folder = cut_copy(two_ranks[1], tmp_path / "run", step=9) / "checkpoints"
     shutil.copytree(folder / "step-00000009", folder / "step-00000012.partial")  # killed before the renaming
     shutil.copytree(folder / "step-00000009", folder / "step-00000015")
-    (folder / "step-00000015" / checkpoint.FACTS).unlink()
-    assert checkpoint.newest(folder).name == "step-00000009"
-    checkpoint.clean(folder)
+    (folder / "step-00000015" / checkpoint_files.FACTS).unlink()
+    assert checkpoint_files.newest(folder).name == "step-00000009"
+    checkpoint.remove_leftovers(folder)
     assert not (folder / "step-00000012.partial").exists()
     assert (folder / "latest").read_text() == "step-00000021"
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
-    found = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
+    actual = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
     for step in (3, 7, 9, 12, 15):
-        (tmp_path / checkpoint.tag(step)).mkdir()
-        (tmp_path / checkpoint.tag(step) / checkpoint.FACTS).write_text("{}")
-    found._remove_old(checkpoint.tag(15), best_step=3)
-    assert [path.name for path in checkpoint.whole(tmp_path)] == [
-        checkpoint.tag(step) for step in (3, 12, 15)
+        (tmp_path / checkpoint_files.tag(step)).mkdir()
+        (tmp_path / checkpoint_files.tag(step) / checkpoint_files.FACTS).write_text("{}")
+    actual._remove_old(checkpoint_files.tag(15), best_step=3)
+    assert [path.name for path in checkpoint_files.complete(tmp_path)] == [
+        checkpoint_files.tag(step) for step in (3, 12, 15)
     ]
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from mealrec import MealRec, MealRecConfig
 from tests.trainer import runs
-from trainer.rank import engine
 from trainer.config import TrainConfig
 from trainer.errors import UserError
+from trainer.rank import engine
 
 
 def rates(total: int, **settings: object) -> list[float]:
@@ -54,6 +54,8 @@ def test_offloaded_optimiser_trains_to_the_same(
     workplace: Path, data: Path, cache: Path, one_rank: dict[str, Path]
 ) -> None:
     run = workplace / "offload"
-    command = runs.words(run, data, train__zero_stage=2, train__offload_optimizer="true", train__max_epochs=3)
+    command = runs.arguments(
+        run, data, train__zero_stage=2, train__offload_optimizer="true", train__max_epochs=3
+    )
     assert runs.train_several(1, [command], cache) == [None]
     np.testing.assert_allclose(runs.losses(run), runs.losses(one_rank["whole"]), rtol=1e-4)

@@ -1,4 +1,4 @@
-"""A rank of which nothing is heard is lost, one that lives is not; with a real store and real processes."""
+"""A silent rank is lost, a living one is not; with a real store and real processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ time.sleep(60)
 def other():  # noqa: ANN201 - a generator of a pair
     """A store, and rank 1 in a process of its own."""
     store = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     process = subprocess.Popen(
         [sys.executable, "-c", RANK, str(store.port), "2"],
         env=environment,
@@ -56,12 +56,12 @@ def beat(heartbeat: Heartbeat, seconds: float) -> str:
     return heartbeat.lost()
 
 
-def test_living_rank_is_not_missed(other) -> None:  # noqa: ANN001
+def test_living_rank_is_not_lost(other) -> None:  # noqa: ANN001
     store, _ = other
     assert beat(Heartbeat(store, HOSTS, 0, 2.0), 4.0) == ""
 
 
-def test_silent_rank_is_missed(other) -> None:  # noqa: ANN001
+def test_silent_rank_is_lost(other) -> None:  # noqa: ANN001
     store, process = other
     heartbeat = Heartbeat(store, HOSTS, 0, 2.0)
     process.send_signal(signal.SIGSTOP)  # as a host that has lost its link
@@ -69,6 +69,6 @@ def test_silent_rank_is_missed(other) -> None:  # noqa: ANN001
 
 
 def test_rank_ends_when_rank_0_is_silent(other) -> None:  # noqa: ANN001
-    _, process = other  # rank 0 gives no sign at all
+    _, process = other  # rank 0 never beats
     assert process.wait(10) == 1
     assert "rank ? ends: no sign of life of a (rank 0) for 2 s" in process.stderr.read()

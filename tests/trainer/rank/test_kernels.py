@@ -15,7 +15,7 @@ def test_the_loss_curve_does_not_depend_on_the_kernel(make_world, tmp_path_facto
     folder = tmp_path_factory.mktemp("kernels")
     kernels = ("reference", "cpu")
     commands = [
-        runs.words(folder / kernel, make_world(), model__kernel=kernel, train__max_epochs=8)
+        runs.arguments(folder / kernel, make_world(), model__kernel=kernel, train__max_epochs=8)
         for kernel in kernels
     ]
     assert runs.train_several(1, commands, folder / "cache") == [None, None]
@@ -27,7 +27,7 @@ def test_the_loss_curve_does_not_depend_on_the_kernel(make_world, tmp_path_facto
 
 def test_a_kernel_that_cannot_be_had_is_one_line(make_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("no kernels")
-    (said,) = runs.train_several(
-        1, [runs.words(folder / "run", make_world(), model__kernel="cuda")], folder / "cache"
+    (reported,) = runs.train_several(
+        1, [runs.arguments(folder / "run", make_world(), model__kernel="cuda")], folder / "cache"
     )
-    assert said is not None and "kernel" in said and "cuda" in said
+    assert reported is not None and "kernel" in reported and "cuda" in reported

@@ -1,4 +1,4 @@
-"""What a host reports before a run starts on it: `python -m trainer.launch.hosts.probe [DATA]` prints it as JSON."""
+"""`python -m trainer.launch.hosts.probe [DATA]` prints what a host has for a run, as JSON."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def run(
 ) -> int:
     """Run `deepspeed launch.sh ARGUMENTS` on the hosts of a host file to its end.
 
-    Rank 0's host has `port` free. When one host has ended, the others have `timeout` seconds to end too; 0 for
-    any time.
+    Rank 0's host has `port` free. When one host has ended, the others have `timeout` seconds to end too; 0 is
+    no limit.
 
     Returns:
         The launcher's exit code.
@@ -41,7 +41,8 @@ def run(
         # With --force_multi a single host is a remote one too.
         command = [
             sys.executable, "-m", "trainer.launch.hosts.supervisor", str(timeout), *deepspeed.runner(port),
-            "--hostfile", hostfile, "--force_multi", "--launcher", "pdsh", *deepspeed.script(), encode(arguments),
+            "--hostfile", hostfile, "--force_multi", "--launcher", "pdsh",
+            *deepspeed.script(), encode(arguments),
         ]  # fmt: skip
         return deepspeed.run_to_end(command, env, deepspeed.kill_session)
 

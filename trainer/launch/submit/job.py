@@ -11,7 +11,7 @@ from trainer.errors import UserError, line_of
 
 @dataclass(frozen=True)
 class Job:
-    """A run of `ranks` ranks on each of `nodes` hosts, each with a GPU if `on_gpu`; its command line `arguments`."""
+    """A run with `ranks` ranks on each of `nodes` hosts, each with a GPU if `on_gpu`."""
 
     nodes: int
     ranks: int

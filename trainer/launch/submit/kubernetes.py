@@ -40,11 +40,13 @@ def render(job: Job, asked: argparse.Namespace) -> str:
     job.need_shared_paths("kubernetes")
     metadata = {"name": asked.name} | ({"namespace": asked.namespace} if asked.namespace else {})
     kind = {"pytorchjob": pytorch_job, "rayjob": ray_job}[asked.kind]
-    return yaml.safe_dump({**kind(job, asked), "metadata": metadata}, sort_keys=False, width=110)
+    manifest = {**kind(job, asked), "metadata": metadata}
+    text: str = yaml.safe_dump(manifest, sort_keys=False, width=110)
+    return text
 
 
 def pytorch_job(job: Job, asked: argparse.Namespace) -> dict[str, Any]:
-    """Return a PyTorchJob: torchrun in every pod, which the operator tells of the others by PET_* variables."""
+    """Return a PyTorchJob: torchrun in every pod finds the others by the operator's PET_* variables."""
 
     def replicas(count: int) -> dict[str, Any]:
         container = {"name": "pytorch", "command": ["bash", "-c", _RESUMING, job.run, *job.arguments]}

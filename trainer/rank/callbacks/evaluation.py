@@ -20,8 +20,8 @@ class Evaluation(Callback):
         """Set when to evaluate.
 
         Args:
-            evaluate: returns the metrics of the current weights, the same on every rank; None where no user is
-                held out.
+            evaluate: returns the metrics of the current weights, the same on every rank; None where no user
+                is held out.
             patience: evaluations without a better score before training stops; 0 = never.
         """
         self.evaluate, self.every_steps, self.patience = evaluate, every_steps, patience

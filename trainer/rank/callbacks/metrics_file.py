@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import IO
 
 from trainer import files
 from trainer.rank.callbacks.base import Callback, Record
@@ -16,7 +15,6 @@ class MetricsFile(Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: IO[str] | None = None
 
     def on_start(self, loop: Loop) -> None:
         """Open the file; only now, as a resume has cut it back first."""
@@ -41,7 +39,7 @@ def read(path: Path) -> list[Record]:
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Drop what a killed run wrote after the checkpoint of `step`, and its final test, which will be repeated."""
+    """Drop what a killed run wrote after the checkpoint of `step`, and its final test."""
     if path.exists():
         kept = [record for record in read(path) if record["step"] <= step and record.get("split") != "test"]
         files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

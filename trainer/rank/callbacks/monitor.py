@@ -11,7 +11,7 @@ NOT_PLOTTED = ("step", "epoch", "samples", "split")
 
 
 class Monitor(Callback):
-    """Passes every number to `engine.monitor`, with the optimiser step as the x axis (it writes on rank 0)."""
+    """Passes every number to `engine.monitor` (which writes on rank 0); the x axis is the optimiser step."""
 
     def __init__(self, monitor: Any) -> None:
         self.monitor = monitor
