@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from shards.synth import synthesise
+from shards.synthetic.data_set import synthesise
 from tests.trainer import runs
 from tests.tune import commands
 from tests.tune.commands import wait
