@@ -1,1 +1,1 @@
-"""Measurements side by side with peers: `python -m bench.NAME` prints a table and writes a CSV."""
+"""Measurements beside other implementations: `python -m bench.NAME` prints a table and writes a CSV."""

@@ -1,4 +1,4 @@
-"""What happens when something breaks in a run over two hosts, and how long until every rank has ended.
+"""Faults in a run over two hosts: what happens, and how long until every rank has ended.
 
     python -m bench.faults [--timeout 60] [FAULT ...]
 
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shards.synth import synthesise
+from shards.synthetic.data_set import synthesise
 from tests.cluster import hosts
 from tests.cluster.hosts import NAMES, Hosts
 from tests.trainer import runs
@@ -29,6 +29,7 @@ RANK, OPERATOR = "launch.sh --local_rank", "launch.sh --hostfile"
 
 
 def kill(both: Hosts, name: str, text: str, signal: str, which: int) -> None:
+    """Send a signal to one of the processes of a host whose command line has `text`."""
     both.run(name, ["kill", f"-{signal}", str(both.processes(name, text)[which])])
 
 
@@ -42,15 +43,19 @@ FAULTS: dict[str, Callable[[Hosts], None]] = {
 
 
 def measure(fault: str, folder: Path, timeout: float) -> tuple[int, float, float]:
-    """(exit code of the operator, seconds to its end, seconds until no rank is left on any living host)."""
+    """Start a run, break it in the middle, and wait until it has ended.
+
+    Returns:
+        Exit code of the operator, seconds to its end, seconds until no rank is left on any living host.
+    """
     run, hostfile = folder / fault.replace(" ", "-"), folder / "hosts"
     hostfile.write_text("".join(f"{name} slots=1\n" for name in NAMES))
-    words = ["--preset", "study", "--data", str(folder / "world"), "--train.max_epochs", "99"]
-    words += ["--train.log_every", "1", "--run.host_timeout", str(timeout)]
+    arguments = ["--preset", "study", "--data", str(folder / "world"), "--train.max_epochs", "99"]
+    arguments += ["--train.log_every", "1", "--run.host_timeout", str(timeout)]
     with hosts.hosts() as both:
         operator = both.start(
             "n1",
-            [str(ROOT / "launch.sh"), "--hostfile", str(hostfile), "--run", str(run), *words],
+            [str(ROOT / "launch.sh"), "--hostfile", str(hostfile), "--run", str(run), *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -69,10 +74,11 @@ def measure(fault: str, folder: Path, timeout: float) -> tuple[int, float, float
 
 
 def main() -> None:
+    """Measure the faults, print them and write the CSV."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.split("\n")[0])
     parser.add_argument("faults", nargs="*", choices=[[], *FAULTS], help="default: all")
     parser.add_argument("--timeout", type=float, default=60, help="of --run.host_timeout (default: 60)")
-    asked = parser.parse_args()
+    settings = parser.parse_args()
     if reason := hosts.missing():
         sys.exit(f"error: {reason}")
     os.environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -80,9 +86,9 @@ def main() -> None:
         synthesise(Path(folder) / "world")
         writer = csv.writer(file)
         writer.writerow(["fault", "host timeout", "exit code", "operator ended", "no rank left"])
-        for fault in asked.faults or FAULTS:
-            code, ended, gone = measure(fault, Path(folder), asked.timeout)
-            writer.writerow([fault, asked.timeout, code, round(ended, 1), round(gone, 1)])
+        for fault in settings.faults or FAULTS:
+            code, ended, gone = measure(fault, Path(folder), settings.timeout)
+            writer.writerow([fault, settings.timeout, code, round(ended, 1), round(gone, 1)])
             file.flush()
             print(f"{fault:<22} exit code {code:>3}, after {ended:5.1f} s; no rank left after {gone:5.1f} s")
 

@@ -72,7 +72,7 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose ranks train nothing, so that starting and ending processes can be tested quickly."""
     tree = tmp_path_factory.mktemp("stand in")
-    for name in ("launch.sh", "environment.sh", "pyproject.toml", "constraints.txt"):
+    for name in ("launch.sh", "environment.sh", "environment.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tree)
     shutil.copytree(ROOT / "trainer", tree / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "trainer" / "rank" / "main.py").write_text(STAND_IN)

@@ -1,1 +1,1 @@
-"""Sweeps and the paper's studies on Ray Tune. The only room that imports Ray."""
+"""Sweeps and the paper's studies on Ray Tune. The only room that imports Ray Tune."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Rows = list[dict[str, Any]]
-METRICS = {"test hr@10": "HR@10", "test ndcg@10": "NDCG@10"}
-# Greys of even steps with hatches, and markers with dashes: neither needs colour.
+from tune.ledger import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {"test hr@10": "HR@10", "test ndcg@10": "NDCG@10"}
+# Greys in even steps with hatches, and markers with dashes: neither needs colour.
 FILLS = ("#222222", "#ffffff", "#888888", "#cccccc", "#555555", "#eeeeee", "#aaaaaa", "#333333")
 HATCHES = ("", "///", "", "...", "\\\\\\", "xxx", "---", "++")
 MARKERS, DASHES = ("o", "s", "^", "D"), ("-", "--", "-.", ":")
 
 
-def _start(columns: int, rows: int, width: float, height: float):
+def _start(columns: int, rows: int, width: float, height: float) -> tuple[Figure, Any]:
+    """Make a figure and its axes [rows][columns], each of `width` x `height` inches."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -27,7 +33,8 @@ def _start(columns: int, rows: int, width: float, height: float):
     return figure, axes
 
 
-def _finish(figure: Any, path: Path, note: str) -> None:
+def _finish(figure: Figure, path: Path, note: str) -> None:
+    """Write the figure, with a note below it."""
     from matplotlib import pyplot
 
     figure.supxlabel(note, fontsize=8)
@@ -35,38 +42,43 @@ def _finish(figure: Any, path: Path, note: str) -> None:
     pyplot.close(figure)
 
 
-def _sample(rows: Rows) -> str:
-    """What a mean is over: seeds, and users of each data set."""
+def _sample(rows: list[Row]) -> str:
+    """Say what a mean is over: seeds, and users of each data set."""
     counts = sorted({row["seeds"] for row in rows if row["seeds"]})
-    several = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    users = {row["data"]: row["users"] for row in rows if row["users"]}
-    each = [f"{count:,} users" + (f" of {data}" if len(users) > 1 else "") for data, count in users.items()]
-    return f"{several} seed{'s' if counts[-1:] != [1] else ''}, {' and '.join(each)}"
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    users_of = {row["data"]: row["users"] for row in rows if row["users"]}
+    users = [f"{n:,} users" + (f" of {data}" if len(users_of) > 1 else "") for data, n in users_of.items()]
+    return f"{seeds} seed{'s' if counts[-1:] != [1] else ''}, {' and '.join(users)}"
 
 
-def _value(row: dict[str, Any], name: str) -> float:
-    return float("nan") if row[name] == "" else float(row[name])
+def _value(row: Row, name: str) -> float:
+    """Return a number of a row; NaN for an empty cell."""
+    return math.nan if row[name] == "" else float(row[name])
 
 
-def bars(rows: Rows, path: Path) -> None:
-    """Groups of bars by data set, a bar a variant, a panel a metric; whiskers are standard deviations."""
+def bars(rows: list[Row], path: Path) -> None:
+    """Draw a panel per metric: a group of bars per data set, a bar per variant.
+
+    Whiskers are standard deviations.
+    """
     data = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(_label(row) for row in rows))
-    figure, axes = _start(len(METRICS), 1, max(4.5, 0.55 * len(labels) * len(data)), 3.8)
+    figure, axes = _start(len(TITLES), 1, max(4.5, 0.55 * len(labels) * len(data)), 3.8)
     width = 0.8 / len(labels)
-    for axis, (name, title) in zip(axes[0], METRICS.items(), strict=True):
+    for axis, (name, title) in zip(axes[0], TITLES.items(), strict=True):
         lowest = []
         for at, label in enumerate(labels):
             own = {row["data"]: row for row in rows if _label(row) == label}
-            places = [i + (at - (len(labels) - 1) / 2) * width for i in range(len(data))]
-            heights = [_value(own[d], name) if d in own else float("nan") for d in data]
+            positions = [i + (at - (len(labels) - 1) / 2) * width for i in range(len(data))]
+            heights = [_value(own[d], name) if d in own else math.nan for d in data]
             errors = [_value(own[d], f"{name} spread") if d in own else 0.0 for d in data]
+            errors = [0.0 if math.isnan(error) else error for error in errors]  # of one seed
             axis.bar(
-                places, heights, width, yerr=[0.0 if e != e else e for e in errors], capsize=2,
+                positions, heights, width, yerr=errors, capsize=2,
                 color=FILLS[at % len(FILLS)], hatch=HATCHES[at % len(HATCHES)], edgecolor="black",
                 label=label, error_kw={"elinewidth": 1.0, "ecolor": "#c00000"},
             )  # fmt: skip
-            lowest += [h - e if e == e else h for h, e in zip(heights, errors, strict=True) if h == h]
+            lowest += [h - e for h, e in zip(heights, errors, strict=True) if not math.isnan(h)]
         if lowest:
             # Differences are small beside the level: the axis says where it begins.
             axis.set_ylim(bottom=max(0.0, 0.9 * min(lowest)))
@@ -80,9 +92,10 @@ def bars(rows: Rows, path: Path) -> None:
     )
 
 
-def heat_maps(rows: Rows, path: Path) -> None:
-    """NDCG@10 over loss weight and diffusion steps, a panel a module and a line a data set; darker is higher,
-    and a frame marks the cells that have more seeds than others.
+def heat_maps(rows: list[Row], path: Path) -> None:
+    """Draw NDCG@10 over loss weight and diffusion steps, a column per module and a line per data set.
+
+    Darker is higher; a frame marks the cells that have more seeds than others.
     """
     import numpy as np
     from matplotlib.patches import Rectangle
@@ -101,7 +114,7 @@ def heat_maps(rows: Rows, path: Path) -> None:
             image = axis.imshow(values, cmap="Greys", origin="lower", aspect="auto")
             middle = np.nanmin(values) + 0.55 * np.ptp(values[~np.isnan(values)]) if values.size else 0
             for (i, j), value in np.ndenumerate(values):
-                if value == value:
+                if not math.isnan(value):
                     shade = "white" if value > middle else "black"
                     axis.text(j, i, f"{value:.4f}", ha="center", va="center", fontsize=7, color=shade)
                 if own[weights[i], steps[j]]["seeds"] > fewest:
@@ -117,13 +130,13 @@ def heat_maps(rows: Rows, path: Path) -> None:
     _finish(figure, path, f"Test NDCG@10, means ({_sample(rows)}{note}); darker is higher.")
 
 
-def lines(rows: Rows, path: Path) -> None:
-    """Metrics over the noise on the features, a line a variant, a panel a metric and data set."""
+def lines(rows: list[Row], path: Path) -> None:
+    """Draw metrics over the noise on the features: a panel per metric and data set, a line per variant."""
     data = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(row["row"] for row in rows))
-    figure, axes = _start(len(METRICS), len(data), 4.6, 3.4)
+    figure, axes = _start(len(TITLES), len(data), 4.6, 3.4)
     for line, name in zip(axes, data, strict=True):
-        for axis, (metric, title) in zip(line, METRICS.items(), strict=True):
+        for axis, (metric, title) in zip(line, TITLES.items(), strict=True):
             for at, label in enumerate(labels):
                 own = [row for row in rows if (row["data"], row["row"]) == (name, label)]
                 axis.errorbar(
@@ -140,11 +153,12 @@ def lines(rows: Rows, path: Path) -> None:
     _finish(figure, path, f"Means ({_sample(rows)}); whiskers: standard deviation over seeds.")
 
 
-def _label(row: dict[str, Any]) -> str:
+def _label(row: Row) -> str:
+    """Return the name of a bar's variant."""
     return f"{row['row']}, {row['column']}" if row["column"] else row["row"]
 
 
-FIGURES: dict[str, Callable[[Rows, Path], None]] = {
+FIGURES: dict[str, Callable[[list[Row], Path], None]] = {
     "ablation": bars,
     "sensitivity": heat_maps,
     "robustness": lines,

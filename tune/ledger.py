@@ -1,25 +1,42 @@
 """What a sweep leaves on disk: its points, how each ended, results.csv and the ranked table.
 
 OUT/
-  sweep.json          points, data, fingerprint: what `--resume` holds the next start against
+  sweep.json          points, data, fingerprint: what `--resume` compares the next start with
   runs/ID/            the run directory of a point, as the trainer makes it
   ended/ID.json       how a point ended without results: stopped by the scheduler, or failed with its cause
-  results.csv         a row a point
+  results.csv         one row per point
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer import run_directory
 from trainer.errors import UserError
+from trainer.files import read_json, write_json
 from tune.space import METRICS, Point
 
 SWEEP, RUNS, ENDED, RESULTS = "sweep.json", "runs", "ended", "results.csv"
+# Columns of results.csv beside the options and the metrics.
+COLUMNS = {"id", "seed", "status", "epochs", "steps", "seconds", "run", "cause"}
+
+Row = dict[str, Any]  # of a CSV file, by column; "" is an empty cell
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended: "finished", "stopped" or "failed" with the cause; or "pending"."""
+
+    status: str
+    cause: str = ""
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        write_json(path, asdict(self))
 
 
 class Ledger:
@@ -34,11 +51,16 @@ class Ledger:
         *,
         resume: bool = False,
         grows: bool = False,
-    ):
-        """Starts a sweep in `out`, or continues the one there.
+    ) -> None:
+        """Start a sweep in `out`, or continue the one there.
 
-        grows: studies, whose points follow from what was found: the directory begins or continues with any
-            points, which join those that are there.
+        Args:
+            out: directory of the sweep.
+            points: all points of the sweep.
+            data: its data set.
+            fingerprint: of the data set.
+            resume: continue the sweep in `out`.
+            grows: for studies, which choose points by earlier results: `points` join those that are there.
 
         Raises:
             UserError: `out` holds a sweep and `resume` is off, or none and it is on; another data set, or
@@ -46,134 +68,127 @@ class Ledger:
         """
         self.out = Path(out).absolute()
         file = self.out / SWEEP
-        before = run_directory.read_json(file) if file.is_file() else None
-        if before is not None and grows:
-            points = [*(Point(**point) for point in before["points"]), *points]
+        previous = read_json(file) if file.is_file() else None
+        if previous is not None and grows:
+            points = [*(Point(**point) for point in previous["points"]), *points]
         self.points = list({point.id: point for point in points}.values())
-        begun = {"data": str(data), "fingerprint": fingerprint, "points": [*map(asdict, self.points)]}
-        if before is None and resume:
+        current = {"data": str(data), "fingerprint": fingerprint, "points": [*map(asdict, self.points)]}
+        if previous is None and resume:
             raise UserError(f"--resume: {out} holds no sweep: no {SWEEP} there")
-        if before is not None:
+        if previous is not None:
             if not resume and not grows:
                 raise UserError(
                     f"{out} holds a sweep already: continue it with --resume, or name another --out"
                 )
-            if before["fingerprint"] != fingerprint:
+            if previous["fingerprint"] != fingerprint:
                 raise UserError(
                     f"--resume: the data set has changed since the sweep began: {data} has fingerprint"
-                    f" {fingerprint}, the sweep {before['fingerprint']} (of {before['data']})"
+                    f" {fingerprint}, the sweep {previous['fingerprint']} (of {previous['data']})"
                 )
-            if before["points"] != begun["points"] and not grows:
+            if previous["points"] != current["points"] and not grows:
                 raise UserError(f"--resume: {out} was begun with another space; give it another --out")
         try:
             (self.out / ENDED).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
         if not resume:
-            run_directory.write_json(file, begun)
+            write_json(file, current)
 
     def run(self, point: Point) -> Path:
+        """Return the run directory of a point."""
         return self.out / RUNS / point.id
 
-    def ended(self, point_id: str) -> Path:
-        """Where it is noted how a point ended without results."""
+    def outcome_file(self, point_id: str) -> Path:
+        """Return the file that says how a point ended without results."""
         return self.out / ENDED / f"{point_id}.json"
 
-    def end(self, point_id: str, status: str, cause: str = "") -> None:
-        note_end(self.ended(point_id), status, cause)
+    def outcome(self, point: Point) -> Outcome:
+        """Return how a point ended."""
+        if run_directory.is_finished(self.run(point)):
+            return Outcome("finished")
+        file = self.outcome_file(point.id)
+        return Outcome(**read_json(file)) if file.is_file() else Outcome("pending")
 
     def pending(self) -> list[Point]:
-        """Points that have not ended. One that failed is tried again in the next start of the sweep."""
-        return [point for point in self.points if self.status(point)[0] in ("pending", "failed")]
+        """List the points to run. One that failed is tried again by the next start of the sweep."""
+        return [point for point in self.points if self.outcome(point).status in ("pending", "failed")]
 
-    def status(self, point: Point) -> tuple[str, str]:
-        """(finished, stopped, failed or pending; cause)."""
-        if run_directory.is_finished(self.run(point)):
-            return "finished", ""
-        note = self.ended(point.id)
-        if note.is_file():
-            said = run_directory.read_json(note)
-            return said["status"], said["cause"]
-        return "pending", ""
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A row a point: options, seed, status, best validation metrics, test metrics, cost."""
+    def rows(self) -> list[Row]:
+        """Return one row per point: options, seed, status, best validation metrics, test metrics, cost."""
         names = list(dict.fromkeys(name for point in self.points for name in point.overrides))
         rows = []
         for point in self.points:
-            status, cause = self.status(point)
-            results = self._results(point, status)
-            row = {"id": point.id, "seed": point.seed, "status": status}
+            outcome = self.outcome(point)
+            results = self._results(point, outcome.status)
+            row: Row = {"id": point.id, "seed": point.seed, "status": outcome.status}
             row |= {name: point.overrides.get(name, "") for name in names}
             for split in ("valid", "test"):
                 row |= {f"{split} {name}": (results.get(split) or {}).get(name, "") for name in METRICS}
             row["test users"] = (results.get("test") or {}).get("users", "")
             row |= {name: results.get(name, "") for name in ("epochs", "steps", "seconds")}
-            rows.append({**row, "run": str(self.run(point).relative_to(self.out)), "cause": cause})
+            rows.append({**row, "run": str(self.run(point).relative_to(self.out)), "cause": outcome.cause})
         return rows
 
-    def write(self) -> list[dict[str, Any]]:
-        """results.csv of what there is so far; its rows."""
+    def write(self) -> list[Row]:
+        """Write results.csv from what is there so far, and return its rows."""
         rows = self.rows()
         partial = self.out / f".{RESULTS}.partial"
         with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(self.out / RESULTS)
         return rows
 
     def _results(self, point: Point, status: str) -> dict[str, Any]:
-        """results.json, or for a run that ended before it the best evaluation in its metrics."""
+        """Read results.json, or for a run that ended before it the best evaluation in its metrics."""
         run = self.run(point)
         if status == "finished":
-            return run_directory.read_json(run / run_directory.RESULTS)
+            results: dict[str, Any] = read_json(run / run_directory.RESULTS)
+            return results
         file = run / run_directory.METRICS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-        valid = [record for record in found if record.get("split") == "valid"]
+        records = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        valid = [record for record in records if record.get("split") == "valid"]
         if not valid:
             return {}
-        last = found[-1]
+        last = records[-1]
         best = max(valid, key=lambda record: record["ndcg@10"])
         return {"valid": best, "epochs": last["epoch"], "steps": last["step"]}
 
 
-def note_end(path: str | Path, status: str, cause: str) -> None:
-    """status: stopped or failed."""
-    run_directory.write_json(path, {"status": status, "cause": cause})
+def ranked(rows: list[Row], metric: str, mode: str, top: int = 20) -> str:
+    """Return the points as a table, best validation metric first, means over seeds.
 
-
-def ranked(rows: list[dict[str, Any]], metric: str, mode: str, top: int = 20) -> str:
-    """The points by the validation metric, best first, means over seeds. Test stands beside, and decides
-    nothing.
+    The test metric is shown beside it, and does not count.
     """
-    fixed = {"id", "seed", "status", "epochs", "steps", "seconds", "run", "cause"}
-    names = [name for name in rows[0] if name not in fixed and not name.startswith(("valid ", "test "))]
+    names = [name for name in rows[0] if name not in COLUMNS and not name.startswith(("valid ", "test "))]
     varied = [name for name in names if len({str(row[name]) for row in rows}) > 1]
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row[f"valid {metric}"] != "":
             groups.setdefault(tuple(row[name] for name in varied), []).append(row)
 
-    def average(group: list[dict[str, Any]], column: str) -> float | None:
-        values = [row[column] for row in group if row[column] != ""]
-        return sum(values) / len(values) if values else None
+    def scores(column: str, group: list[Row]) -> list[float]:
+        return [row[column] for row in group if row[column] != ""]
+
+    def average(values: list[float]) -> float:
+        return sum(values) / len(values)
 
     order = sorted(
-        groups.items(), key=lambda item: average(item[1], f"valid {metric}"), reverse=mode == "max"
+        groups.items(), key=lambda item: average(scores(f"valid {metric}", item[1])), reverse=mode == "max"
     )
     heads = [*(name.removeprefix("model.") for name in varied), f"valid {metric}", f"test {metric}", "seeds"]
     table = [heads]
     for values, group in order[:top]:
-        test = average(group, f"test {metric}")
-        scores = [f"{average(group, f'valid {metric}'):.4f}", "-" if test is None else f"{test:.4f}"]
-        table.append([*map(str, values), *scores, str(len(group))])
+        valid, test = scores(f"valid {metric}", group), scores(f"test {metric}", group)
+        means = [f"{average(valid):.4f}", f"{average(test):.4f}" if test else "-"]
+        table.append([*map(str, values), *means, str(len(group))])
     widths = [max(len(line[i]) for line in table) for i in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
     counts = {
         status: sum(row["status"] == status for row in rows) for status in ("finished", "stopped", "failed")
     }
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     causes = [f"failed: {row['id']}: {row['cause']}" for row in rows if row["status"] == "failed"]
-    return "\n".join([*lines, said, *causes])
+    return "\n".join([*lines, summary, *causes])

@@ -2,65 +2,73 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer import run_directory
-from trainer.launch import machine
-from trainer.errors import UserError
 from trainer.inputs import open_index
-from tune.ledger import Ledger, ranked
+from tune import cluster
+from tune.ledger import Ledger, Outcome, Row, ranked
 from tune.space import Point, Space
+from tune.trial import TRIAL_CPU, TrialSettings, trial
 
-ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 10**6  # evaluations of a run
+if TYPE_CHECKING:
+    from ray.tune import Callback
+
+MAX_EVALUATIONS = 10**6  # of a run
 
 
 def sweep(
     space: Space, data: Path, out: Path, *, address: str | None = None, resume: bool = False
-) -> list[dict]:
-    """Runs what is pending and returns the rows of results.csv.
+) -> list[Row]:
+    """Run the pending points, print the ranked table and return the rows of results.csv.
 
-    address: of a Ray cluster, "auto" for the one of this machine; None starts Ray here.
+    Args:
+        space: what to try.
+        data: data set of all trials.
+        out: directory of the sweep.
+        address: of a Ray cluster, "auto" for the one of this machine; None starts Ray here.
+        resume: continue the sweep in `out`.
 
     Raises:
-        UserError, DataError: no data set, a directory that is taken, a trial that asks for more than is.
+        UserError, DataError: no data set, a directory that is taken, a trial that needs more than there is.
     """
     ledger = Ledger(out, space.points(), data.absolute(), open_index(data).fingerprint, resume=resume)
     points = ledger.pending()
     print(f"{len(ledger.points)} points, {len(points)} to run: {ledger.out}", file=sys.stderr)
     if points:
-        run(space, points, ledger, data.absolute(), address)
+        run_points(space, points, ledger, data.absolute(), address)
     rows = ledger.write()
     print(ranked(rows, space.metric, space.mode))
     return rows
 
 
-def run(space: Space, points: list[Point], ledger: Ledger, data: Path, address: str | None) -> None:
-    """The points on Ray, to their ends."""
+def run_points(space: Space, points: list[Point], ledger: Ledger, data: Path, address: str | None) -> None:
+    """Run points on Ray until all have ended."""
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    from tune.trial import TRIAL_CPU, environment, trial
-
-    connect(address, environment(space.gpus_per_trial > 0, ROOT))
+    cluster.connect(address, on_gpu=space.gpus_per_trial > 0)
     try:
-        check_resources(space)
+        cluster.check_resources(space)
         asha = None
         if space.search == "asha":
-            # How long a run may be is the trainer's to say; by itself ASHA ends it at its 100th evaluation.
-            asha = ASHAScheduler(metric=space.metric, mode=space.mode, max_t=LONGEST)
+            # The trainer decides how long a run may be; ASHA's default would end it at its 100th evaluation.
+            asha = ASHAScheduler(metric=space.metric, mode=space.mode, max_t=MAX_EVALUATIONS)
+        settings = [asdict(trial_settings(space, point, ledger, data)) for point in points]
         tuner = tune.Tuner(
             tune.with_resources(trial, {"cpu": TRIAL_CPU}),
-            param_space={"point": tune.grid_search([settings(space, p, ledger, data) for p in points])},
-            tune_config=tune.TuneConfig(scheduler=asha, max_concurrent_trials=concurrent(space)),
+            param_space={"point": tune.grid_search(settings)},
+            tune_config=tune.TuneConfig(
+                scheduler=asha, max_concurrent_trials=cluster.concurrent_trials(space)
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(ledger.out / "ray"),
-                callbacks=[notes(ledger)],
+                callbacks=[record_outcomes(ledger)],
                 failure_config=tune.FailureConfig(max_failures=space.retries),
                 verbose=1,
             ),
@@ -70,84 +78,36 @@ def run(space: Space, points: list[Point], ledger: Ledger, data: Path, address: 
         ray.shutdown()
 
 
-def settings(space: Space, point: Point, ledger: Ledger, data: Path) -> dict[str, Any]:
-    """What a trial is given."""
-    return {
-        "id": point.id,
-        "words": ["--data", str(data), "--run", str(ledger.run(point)), *point.words()],
-        "run": str(ledger.run(point)),
-        "ended": str(ledger.ended(point.id)),
-        "ray": str(ledger.out / "ray"),
-        "workers": space.gpus_per_trial or space.workers_per_trial,
-        "on_gpu": space.gpus_per_trial > 0,
-    }
+def trial_settings(space: Space, point: Point, ledger: Ledger, data: Path) -> TrialSettings:
+    """Return the settings of a point's trial."""
+    run = str(ledger.run(point))
+    return TrialSettings(
+        id=point.id,
+        arguments=["--data", str(data), "--run", run, *point.arguments()],
+        run=run,
+        outcome=str(ledger.outcome_file(point.id)),
+        ray=str(ledger.out / "ray"),
+        workers=space.gpus_per_trial or space.workers_per_trial,
+        on_gpu=space.gpus_per_trial > 0,
+    )
 
 
-def notes(ledger: Ledger) -> Any:
-    """A Tune callback that notes how trials end, so that the next start knows."""
+def record_outcomes(ledger: Ledger) -> Callback:
+    """Make a Tune callback that records how trials end, for the next start and for results.csv."""
     from ray.tune import Callback
+    from ray.tune.experiment import Trial
 
-    class Notes(Callback):
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            point = trial.config["point"]
-            if not run_directory.is_finished(point["run"]):
-                ledger.end(point["id"], "stopped")
+    class RecordOutcomes(Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+            settings = TrialSettings(**trial.config["point"])
+            if not run_directory.is_finished(settings.run):
+                Outcome("stopped").write(settings.outcome)
             ledger.write()
 
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            point = trial.config["point"]
-            if not Path(point["ended"]).exists():  # else the rank that failed has said why
-                ledger.end(point["id"], "failed", f"its processes ended; see {trial.local_path}")
+        def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+            settings = TrialSettings(**trial.config["point"])
+            if not Path(settings.outcome).exists():  # else the failed rank has written the cause
+                Outcome("failed", f"its processes ended; see {trial.local_path}").write(settings.outcome)
             ledger.write()
 
-    return Notes()
-
-
-def connect(address: str | None, variables: dict[str, str]) -> None:
-    """Joins the cluster (in a submitted job its own), or starts Ray here, on loopback alone. Raises UserError
-    where no cluster answers.
-    """
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
-    here = {}
-    if not address:
-        # To free the place of a trial that was stopped Ray asks its dashboard, and finds that only where it
-        # is told which Ray is meant: another may run beside it.
-        port, dashboard = machine.free_port(), machine.free_port()
-        os.environ["RAY_GCS_SERVER_PORT"] = str(port)
-        variables = {**variables, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-        here = {"_node_ip_address": "127.0.0.1", "include_dashboard": True, "dashboard_port": dashboard}
-    try:
-        ray.init(address, runtime_env={"env_vars": variables}, log_to_driver=False, **here)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(
-            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]})"
-        ) from None
-
-
-def check_resources(space: Space) -> None:
-    """Raises UserError where a trial asks for more than the cluster will ever have."""
-    import ray
-
-    there = ray.cluster_resources()
-    cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
-    if space.gpus_per_trial > gpus:
-        raise UserError(f"gpus_per_trial is {space.gpus_per_trial}: the cluster has {gpus} GPUs, {cpus} CPUs")
-    if not space.gpus_per_trial and space.workers_per_trial > cpus:
-        raise UserError(
-            f"workers_per_trial is {space.workers_per_trial}, each on a CPU: the cluster has {cpus} CPUs"
-        )
-
-
-def concurrent(space: Space) -> int:
-    """Trials at once: as asked, but no more than there is room for."""
-    import ray
-
-    there = ray.cluster_resources()
-    if space.gpus_per_trial:
-        room = int(there.get("GPU", 0)) // space.gpus_per_trial
-    else:
-        room = int(there.get("CPU", 0)) // space.workers_per_trial
-    return min(space.max_concurrent, room) if space.max_concurrent else room
+    return RecordOutcomes()

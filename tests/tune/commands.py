@@ -1,4 +1,4 @@
-"""`python -m tune` as a process, with a Ray of its own."""
+"""`python -m tune` as a process, with its own Ray."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def alone(command):
-    """In a namespace of its own, where that is allowed, Ray can bind what it likes: only loopback exists."""
+def isolated(command):
+    """Wrap a command so that it runs in a network namespace with loopback alone, where that is allowed."""
     inside = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
     allowed = (
         shutil.which("unshare") and subprocess.run([*inside, "true"], capture_output=True).returncode == 0
@@ -18,11 +18,11 @@ def alone(command):
     return [*inside, *command] if allowed else command
 
 
-def start(words, home, cache):
-    """Starts `python -m tune WORDS`; it leads a session."""
+def start(arguments, home, cache):
+    """Start `python -m tune ARGUMENTS` as the leader of a session."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEALREC")}
     return subprocess.Popen(
-        alone([sys.executable, "-m", "tune", *map(str, words)]),
+        isolated([sys.executable, "-m", "tune", *map(str, arguments)]),
         cwd=ROOT,
         env=environment | {"MEALREC_CACHE": str(cache), "HOME": str(home)},
         stdout=subprocess.PIPE,
@@ -33,7 +33,7 @@ def start(words, home, cache):
 
 
 def wait(process, expected=0):
-    """What it says, to its end with the expected exit code."""
-    said, _ = process.communicate(timeout=420)
-    assert process.returncode == expected, said[-4000:]
-    return said
+    """Return the output of a process that ends with the expected exit code."""
+    output, _ = process.communicate(timeout=420)
+    assert process.returncode == expected, output[-4000:]
+    return output

@@ -5,18 +5,18 @@ import json
 import pytest
 
 from trainer.errors import UserError
-from tune.ledger import Ledger, ranked
+from tune.ledger import Ledger, Outcome, ranked
 from tune.space import Point
 
 POINTS = [Point({"model.tcd.steps": steps}, seed) for steps in (2, 5) for seed in (0, 1)]
 
 
-def ledger(tmp_path, points=POINTS, fingerprint="abc", **options):
+def open_ledger(tmp_path, points=POINTS, fingerprint="abc", **options):
     return Ledger(tmp_path / "out", points, tmp_path / "data", fingerprint, **{"resume": False, **options})
 
 
-def finish(book, point, score):
-    run = book.run(point)
+def finish(ledger, point, score):
+    run = ledger.run(point)
     run.mkdir(parents=True)
     metrics = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr"), score)
     (run / "results.json").write_text(
@@ -25,55 +25,55 @@ def finish(book, point, score):
 
 
 def test_each_point_is_run_until_it_has_ended(tmp_path):
-    book = ledger(tmp_path)
-    assert book.pending() == POINTS
-    finish(book, POINTS[0], 0.1)
-    book.end(POINTS[1].id, "stopped")
-    book.end(POINTS[2].id, "failed", "loss of step 3 is nan")
-    again = ledger(tmp_path, resume=True)
+    ledger = open_ledger(tmp_path)
+    assert ledger.pending() == POINTS
+    finish(ledger, POINTS[0], 0.1)
+    Outcome("stopped").write(ledger.outcome_file(POINTS[1].id))
+    Outcome("failed", "loss of step 3 is nan").write(ledger.outcome_file(POINTS[2].id))
+    again = open_ledger(tmp_path, resume=True)
     assert again.pending() == POINTS[2:]  # one that failed has another chance
     assert [row["status"] for row in again.rows()] == ["finished", "stopped", "failed", "pending"]
     assert again.rows()[2]["cause"] == "loss of step 3 is nan"
 
 
 def test_a_stopped_run_shows_its_best_evaluation(tmp_path):
-    book = ledger(tmp_path)
-    run = book.run(POINTS[0])
+    ledger = open_ledger(tmp_path)
+    run = ledger.run(POINTS[0])
     run.mkdir(parents=True)
     lines = [
         {"step": step, "epoch": step, "split": "valid", "ndcg@10": score}
         for step, score in ((1, 0.1), (2, 0.3), (3, 0.2))
     ]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 4, "epo')
-    book.end(POINTS[0].id, "stopped")
-    row = book.write()[0]
+    Outcome("stopped").write(ledger.outcome_file(POINTS[0].id))
+    row = ledger.write()[0]
     assert (row["valid ndcg@10"], row["epochs"], row["test ndcg@10"]) == (0.3, 3, "")
 
 
 def test_the_table_ranks_means_over_seeds_by_validation(tmp_path):
-    book = ledger(tmp_path)
+    ledger = open_ledger(tmp_path)
     for point, score in zip(POINTS, (0.1, 0.2, 0.3, 0.4), strict=True):
-        finish(book, point, score)
-    lines = ranked(book.write(), "ndcg@10", "max").splitlines()
+        finish(ledger, point, score)
+    lines = ranked(ledger.write(), "ndcg@10", "max").splitlines()
     assert lines[1].split() == ["5", "0.3500", "0.3500", "2"]
     assert lines[2].split() == ["2", "0.1500", "0.1500", "2"]
-    assert (book.out / "results.csv").read_text().count("\n") == 5
+    assert (ledger.out / "results.csv").read_text().count("\n") == 5
 
 
 def test_points_join_those_of_an_earlier_study(tmp_path):
-    finish(ledger(tmp_path, points=POINTS[:2], grows=True), POINTS[0], 0.1)
-    book = ledger(tmp_path, points=POINTS[1:3], grows=True)
-    assert book.points == POINTS[:3] and book.pending() == POINTS[1:3]
-    assert [row["status"] for row in book.write()] == ["finished", "pending", "pending"]
+    finish(open_ledger(tmp_path, points=POINTS[:2], grows=True), POINTS[0], 0.1)
+    ledger = open_ledger(tmp_path, points=POINTS[1:3], grows=True)
+    assert ledger.points == POINTS[:3] and ledger.pending() == POINTS[1:3]
+    assert [row["status"] for row in ledger.write()] == ["finished", "pending", "pending"]
 
 
 def test_what_is_not_continued(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
-        ledger(tmp_path, resume=True)
-    ledger(tmp_path)
+        open_ledger(tmp_path, resume=True)
+    open_ledger(tmp_path)
     with pytest.raises(UserError, match="holds a sweep already: continue it with --resume"):
-        ledger(tmp_path)
+        open_ledger(tmp_path)
     with pytest.raises(UserError, match="the data set has changed since the sweep began"):
-        ledger(tmp_path, resume=True, fingerprint="def")
+        open_ledger(tmp_path, resume=True, fingerprint="def")
     with pytest.raises(UserError, match="was begun with another space"):
-        ledger(tmp_path, resume=True, points=POINTS[1:])
+        open_ledger(tmp_path, resume=True, points=POINTS[1:])

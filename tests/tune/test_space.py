@@ -5,7 +5,7 @@ import yaml
 
 from trainer import options
 from trainer.errors import UserError
-from tune import space as space_file
+from tune.space import load_space, parse_space
 
 GRID = {
     "search": "grid",
@@ -16,15 +16,15 @@ GRID = {
 
 
 def test_a_grid_is_every_combination_and_seed_once():
-    points = space_file.check(GRID).points()
+    points = parse_space(GRID).points()
     assert len(points) == len({point.id for point in points}) == 12
-    found = {(p.overrides["model.tcd.loss_weight"], p.overrides["model.tcd.steps"], p.seed) for p in points}
-    assert found == {(w, t, s) for w in (0.1, 1.0) for t in (2, 5, 10) for s in (0, 1)}
+    values = {(p.overrides["model.tcd.loss_weight"], p.overrides["model.tcd.steps"], p.seed) for p in points}
+    assert values == {(w, t, s) for w in (0.1, 1.0) for t in (2, 5, 10) for s in (0, 1)}
 
 
 def test_a_point_is_a_command_line_of_the_trainer():
-    point = space_file.check(GRID).points()[-1]
-    config = options.parse(point.words())
+    point = parse_space(GRID).points()[-1]
+    config = options.parse(point.arguments())
     assert (config.preset, config.seed, config.train.tensorboard) == ("study", 1, False)
     assert (config.model.tcd.loss_weight, config.model.tcd.steps) == (1.0, 10)
 
@@ -40,8 +40,8 @@ def test_drawn_points_depend_on_the_space_alone():
             "model.backbone.name": ["sasrec", "gru4rec"],
         },
     }
-    points = space_file.check(tree).points()
-    assert points == space_file.check(tree).points() and len(points) == 50
+    points = parse_space(tree).points()
+    assert points == parse_space(tree).points() and len(points) == 50
     rates = [point.overrides["train.lr"] for point in points]
     assert 1e-4 <= min(rates) < 3e-4 and 3e-3 < max(rates) <= 1e-2
     assert all(0.2 <= point.overrides["model.npd.mix"] <= 0.4 for point in points)
@@ -65,7 +65,7 @@ def test_drawn_points_depend_on_the_space_alone():
         ({"space": {"seed": [1, 2]}}, "seed is decided by the sweep: use `seeds`"),
         ({"fixed": {"run.dir": "x"}}, "run.dir is decided by the sweep"),
         ({"fixed": {"model.tcd.steps": 3}}, "model.tcd.steps is both fixed and in the space"),
-        ({"seeds": 0}, "seeds is 0, expected how many"),
+        ({"seeds": 0}, "seeds is 0, expected a number of seeds"),
         ({"metric": "recall"}, "metric is 'recall', expected one of hr@5"),
         ({"workers_per_trial": 0}, "workers_per_trial is 0, expected a whole number of at least 1"),
     ],
@@ -74,11 +74,11 @@ def test_mistakes_are_named(tmp_path, change, match):
     file = tmp_path / "space.yaml"
     file.write_text(yaml.safe_dump({**GRID, **change}))
     with pytest.raises(UserError) as caught:
-        space_file.load(file)
+        load_space(file)
     assert str(caught.value).startswith(f"{file}: ") and match in str(caught.value)
 
 
 @pytest.mark.parametrize("ends", [[1, 0], [0, 1, 2], 3, ["a", "b"]])
 def test_ranges_have_two_ends(ends):
     with pytest.raises(UserError, match=r"expected \[low, high\] with 0 < low < high"):
-        space_file.check({"search": "random", "space": {"train.lr": {"loguniform": ends}}})
+        parse_space({"search": "random", "space": {"train.lr": {"loguniform": ends}}})

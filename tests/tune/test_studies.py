@@ -1,4 +1,4 @@
-"""The studies' cells, statistics, tables and figures; sweeps themselves are tested beside."""
+"""The studies' cells, statistics, tables and figures; sweeps are tested in test_sweep.py."""
 
 import math
 
@@ -7,28 +7,28 @@ import pytest
 from scipy import stats
 
 from trainer import options
-from tune import figures, spread
-from tune.__main__ import main, overrides
-from tune.studies import STUDIES, default_of, held_against
-from tune.study import as_text, table
+from tune import figures, statistics
+from tune.__main__ import main, parse_overrides
+from tune.designs import DESIGNS, baseline_of, default_of
+from tune.study import as_markdown, summary_rows
 
 SIZES = {"ablation": (8, 4), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_cells_are_options_of_the_trainer(name):
     for quick in (False, True):
-        cells = STUDIES[name](quick)
+        cells = DESIGNS[name](quick)
         assert len(cells) == len(set(cells)) == SIZES[name][quick]
         for cell in cells:
-            config = options.parse(cell.point({"preset": "study"}, 3).words())
+            config = options.parse(cell.point({"preset": "study"}, 3).arguments())
             assert (config.preset, config.seed) == ("study", 3)
-            for option, value in cell.options:
+            for option, value in cell.overrides:
                 assert options.get(config, option) == value
 
 
 def test_the_default_stands_in_both_heat_maps():
-    cells = STUDIES["sensitivity"](False)
+    cells = DESIGNS["sensitivity"](False)
     default = options.parse([]).model
     for module in ("tcd", "npd"):
         settings = getattr(default, module)
@@ -40,34 +40,34 @@ def test_the_default_stands_in_both_heat_maps():
 
 def test_studies_share_their_common_runs():
     fixed = {"preset": "study", "model.dim": 32, "train.max_epochs": 3}
-    ids = {name: {cell.point(fixed, 0).id for cell in STUDIES[name](False)} for name in STUDIES}
+    ids = {name: {cell.point(fixed, 0).id for cell in DESIGNS[name](False)} for name in DESIGNS}
     full, backbone = (
-        STUDIES["ablation"](False)[at].point({"preset": "study", "train.max_epochs": 3}, 0).id
+        DESIGNS["ablation"](False)[at].point({"preset": "study", "train.max_epochs": 3}, 0).id
         for at in (0, 3)
     )
-    assert all(full in found for found in ids.values())
+    assert all(full in ids_of_study for ids_of_study in ids.values())
     assert all(backbone in ids[name] for name in ("ablation", "robustness", "universality"))
     assert len(ids["sensitivity"]) == 77  # both maps have the full model
 
 
-def test_what_is_held_against_what():
-    ablation = STUDIES["ablation"](False)
-    assert held_against("ablation", ablation[0], ablation) is None
-    assert held_against("ablation", ablation[3], ablation) == ablation[0]
-    robustness = STUDIES["robustness"](False)
-    other = held_against("robustness", robustness[-1], robustness)
+def test_baselines():
+    ablation = DESIGNS["ablation"](False)
+    assert baseline_of("ablation", ablation[0], ablation) is None
+    assert baseline_of("ablation", ablation[3], ablation) == ablation[0]
+    robustness = DESIGNS["robustness"](False)
+    other = baseline_of("robustness", robustness[-1], robustness)
     assert (other.row, other.column) == ("full", robustness[-1].column)
-    universality = STUDIES["universality"](False)
-    assert held_against("universality", universality[0], universality) == universality[1]
+    universality = DESIGNS["universality"](False)
+    assert baseline_of("universality", universality[0], universality) == universality[1]
 
 
-def test_paired_test_against_another_form_of_it():
+def test_paired_t_test_equals_another_form_of_it():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5))
-    found = spread.paired(dict(enumerate(a)), {**dict(enumerate(b)), 9: 4.0})
-    assert found == pytest.approx((float((a - b).mean()), stats.ttest_rel(a, b).pvalue))
-    assert math.isnan(spread.paired({0: 1.0}, {0: 2.0})[1])
-    assert spread.summarise([1.0, 3.0]) == spread.Summary(2.0, pytest.approx(2**0.5), 2)
+    result = statistics.paired_t_test(dict(enumerate(a)), {**dict(enumerate(b)), 9: 4.0})
+    assert result == pytest.approx((float((a - b).mean()), stats.ttest_rel(a, b).pvalue))
+    assert math.isnan(statistics.paired_t_test({0: 1.0}, {0: 2.0})[1])
+    assert statistics.summarise([1.0, 3.0]) == statistics.Summary(2.0, pytest.approx(2**0.5))
 
 
 def scores_of(cells, rng):
@@ -80,15 +80,17 @@ def scores_of(cells, rng):
     }
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_table_and_figure(name, tmp_path):
     rng = np.random.default_rng(1)
-    cells = STUDIES[name](False)
+    cells = DESIGNS[name](False)
     scores = scores_of(cells, rng)
     del scores[cells[1]]  # a cell that has not been run, or has failed
-    rows = table(name, "some world", cells, scores) + table(name, "another", cells, scores_of(cells, rng))
+    rows = summary_rows(name, "some world", cells, scores) + summary_rows(
+        name, "another", cells, scores_of(cells, rng)
+    )
     assert len(rows) == 2 * len(cells) and rows[1]["seeds"] == 0 and rows[1]["test ndcg@10"] == ""
-    assert as_text(rows).count("\n") == len(rows) + 1
+    assert as_markdown(rows).count("\n") == len(rows) + 1
     figures.FIGURES[name](rows, tmp_path / "figure.png")
     figures.FIGURES[name](rows, tmp_path / "figure.svg")
     text = (tmp_path / "figure.svg").read_text()
@@ -98,14 +100,14 @@ def test_table_and_figure(name, tmp_path):
 
 
 def test_options_for_all_runs():
-    assert overrides(["--train.max_epochs", "3", "--model.kernel", "cpu"]) == {
+    assert parse_overrides(["--train.max_epochs", "3", "--model.kernel", "cpu"]) == {
         "train.max_epochs": 3,
         "model.kernel": "cpu",
     }
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["ablation", "--", "--train.max_epochs"], "after --: found '--train.max_epochs', expected"),
         (["ablation", "--", "train.max_epochs", "3"], "after --: found 'train.max_epochs', expected"),
@@ -113,10 +115,10 @@ def test_options_for_all_runs():
         (["sensitivity", "--", "--model.npd.steps", "3"], "the study sensitivity varies it itself"),
     ],
 )
-def test_options_that_cannot_be_for_all_runs(words, message, tmp_path, capsys):
-    at = words.index("--")
-    asked = ["study", *words[:at], "--data", str(tmp_path), "--out", str(tmp_path / "out"), *words[at:]]
-    assert main(asked) == 2
+def test_options_that_cannot_be_for_all_runs(arguments, message, tmp_path, capsys):
+    at = arguments.index("--")
+    paths = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["study", *arguments[:at], *paths, *arguments[at:]]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

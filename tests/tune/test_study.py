@@ -1,4 +1,4 @@
-"""Real studies on a small world: what they leave, and what they share."""
+"""Real studies on a small data set: what they write, and what they share."""
 
 import csv
 
@@ -12,26 +12,26 @@ pytestmark = pytest.mark.slow
 
 
 def run(name, folder, data, expected=0):
-    words = ["study", name, "--quick", "--seeds", "1", "--data", data, "--out", folder / "out", "--", *SMALL]
-    return commands.wait(commands.start(words, folder, folder / "cache"), expected)
+    options = ["--quick", "--seeds", "1", "--data", data, "--out", folder / "out", "--", *SMALL]
+    return commands.wait(commands.start(["study", name, *options], folder, folder / "cache"), expected)
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory, make_world):
-    """The folder, and what two studies and one of them again say."""
+def outputs(tmp_path_factory, make_world):
+    """The folder, and the output of two studies and of one of them again."""
     folder, data = tmp_path_factory.mktemp("study"), make_world()
     return folder, [run(name, folder, data) for name in ("ablation", "universality", "ablation")]
 
 
-def test_studies_run_what_another_has_not_run(said):
-    _, (ablation, universality, again) = said
+def test_studies_run_what_another_has_not_run(outputs):
+    _, (ablation, universality, again) = outputs
     assert "4 runs, 4 to do" in ablation
     assert "4 runs, 2 to do" in universality  # the full model and the backbone alone are there
     assert "4 runs, 0 to do" in again
 
 
-def test_a_study_leaves_its_table_and_its_figure(said):
-    folder, (ablation, _, again) = said
+def test_a_study_leaves_its_table_and_its_figure(outputs):
+    folder, (ablation, _, again) = outputs
     for name in ("ablation", "universality"):
         assert (folder / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert "NDCG@10" in (folder / "out" / f"{name}.svg").read_text()

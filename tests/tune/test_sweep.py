@@ -1,4 +1,4 @@
-"""Real sweeps on a Ray of their own, in a network namespace with loopback alone where that is allowed."""
+"""Real sweeps on their own Ray, in a network namespace with loopback alone where that is allowed."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from shards.synth import synthesise
+from shards.synthetic.data_set import synthesise
 from tests.trainer import runs
 from tests.tune import commands
 from tests.tune.commands import wait
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 def start(folder, space, data, cache, *more):
     file = folder / "space.yaml"
     file.write_text(yaml.safe_dump(space))
-    words = ["sweep", file, "--data", data, "--out", folder / "out", *more]
-    return commands.start(words, folder, cache)
+    arguments = ["sweep", file, "--data", data, "--out", folder / "out", *more]
+    return commands.start(arguments, folder, cache)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(folder, make_world):
-    """A sweep that is killed once a point is finished, and resumed: the rows of its results."""
+    """The output of a sweep that is killed once a point is finished, and resumed."""
     data, cache = make_world(), folder / "cache"
     process = start(folder, {**SPACE, "max_concurrent": 1}, data, cache)
     deadline = time.monotonic() + 300
@@ -51,10 +51,10 @@ def swept(folder, make_world):
     process.communicate()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/results.json")}
     assert 0 < len(before) < 3
-    said = wait(start(folder, {**SPACE, "max_concurrent": 2}, data, cache, "--resume"))
-    assert f"3 points, {3 - len(before)} to run" in said
+    output = wait(start(folder, {**SPACE, "max_concurrent": 2}, data, cache, "--resume"))
+    assert f"3 points, {3 - len(before)} to run" in output
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
-    return said
+    return output
 
 
 def test_a_killed_sweep_resumes_with_each_point_once(folder, swept):
@@ -69,22 +69,22 @@ def test_trials_do_not_disturb_each_other(folder, swept, make_world):
     """The losses of trials that ran beside others are those of the trainer alone."""
     for path in folder.glob("out/runs/*"):
         config = yaml.safe_load((path / "config.yaml").read_text())
-        words = [word for name, value in FIXED.items() for word in (f"--{name}", str(value))]
+        arguments = [text for name, value in FIXED.items() for text in (f"--{name}", str(value))]
         weight = str(config["model"]["tcd"]["loss_weight"])
-        words += ["--model.tcd.loss_weight", weight, "--data", str(make_world()), "--seed", "0"]
+        arguments += ["--model.tcd.loss_weight", weight, "--data", str(make_world()), "--seed", "0"]
         run = folder / f"alone-{path.name}"
-        assert runs.train_several(1, [["--run", str(run), *words]], folder / "cache") == [None]
+        assert runs.train_several(1, [["--run", str(run), *arguments]], folder / "cache") == [None]
         assert runs.losses(run) == runs.losses(path)
 
 
-def test_mistakes_are_said_before_anything_runs(folder, swept, make_world):
+def test_mistakes_are_reported_before_anything_runs(folder, swept, make_world):
     data, cache = make_world(), folder / "cache"
-    said = wait(start(folder, {**SPACE, "max_concurrent": 1}, data, cache), expected=2)
-    assert "error:" in said and "holds a sweep already" in said
+    output = wait(start(folder, {**SPACE, "max_concurrent": 1}, data, cache), expected=2)
+    assert "error:" in output and "holds a sweep already" in output
     other = folder / "other"
     other.mkdir()
-    said = wait(start(other, {**SPACE, "gpus_per_trial": 99}, data, cache), expected=2)
-    assert "gpus_per_trial is 99: the cluster has" in said and "Traceback" not in said
+    output = wait(start(other, {**SPACE, "gpus_per_trial": 99}, data, cache), expected=2)
+    assert "gpus_per_trial is 99: the cluster has" in output and "Traceback" not in output
 
 
 def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder):
@@ -94,15 +94,17 @@ def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder)
         "space": {"train.lr": [0.001, 1e30]},
         "fixed": FIXED | {"train.warmup_steps": 1},
     }
-    said = wait(start(tmp_path, {**space, "max_concurrent": 2}, make_world(), folder / "cache"), expected=1)
+    output = wait(start(tmp_path, {**space, "max_concurrent": 2}, make_world(), folder / "cache"), expected=1)
     (note,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "ended").glob("*.json"))
     assert note["status"] == "failed" and "step" in note["cause"]
-    assert "1 finished, 1 failed" in said and note["cause"] in said
+    assert "1 finished, 1 failed" in output and note["cause"] in output
 
 
-def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
-    """Points that cannot learn, after one that does, are stopped. A trial takes two cores, so that on two a
-    place that was not freed would leave the next without one."""
+def test_asha_stops_what_is_behind_and_frees_its_resources(tmp_path):
+    """Points that cannot learn, after one that does, are stopped.
+
+    A trial takes two cores, so that on two cores resources that were not freed would leave none for the next.
+    """
     synthesise(tmp_path / "data", users=400, videos=120, frames=2, width=4, seed=1)
     space = {
         "search": "asha",
@@ -111,7 +113,7 @@ def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
         "trials": 6,
         "workers_per_trial": 2,
     }
-    said = wait(start(tmp_path, space, tmp_path / "data", tmp_path / "cache", "--max-concurrent", "1"))
+    output = wait(start(tmp_path, space, tmp_path / "data", tmp_path / "cache", "--max-concurrent", "1"))
     with open(tmp_path / "out" / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     learned = next(at for at, row in enumerate(rows) if row["train.lr"] == "0.01")
@@ -121,4 +123,4 @@ def test_asha_stops_what_is_behind_and_frees_its_place(tmp_path):
     stopped = [row for row in rows if row["status"] == "stopped"]
     assert len(stopped) > 1 and all(row["test ndcg@10"] == "" for row in stopped)
     again = wait(start(tmp_path, space, tmp_path / "data", tmp_path / "cache", "--resume"))
-    assert f"{len(rows)} points, 0 to run" in again and f"{len(stopped)} stopped" in said
+    assert f"{len(rows)} points, 0 to run" in again and f"{len(stopped)} stopped" in output
