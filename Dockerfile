@@ -17,7 +17,7 @@ COPY mealrec mealrec
 COPY shards shards
 COPY trainer trainer
 COPY tune tune
-COPY launch.sh environment.sh ./
+COPY launch.sh environment.sh environment.py ./
 # The image's own torch stays: it is the version that constraints.txt names.
 RUN pip install --no-cache-dir -c constraints.txt -e ".[tune,s3]" \
     && python -m mealrec.ops build cuda --arch 80,90
