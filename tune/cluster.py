@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
 from trainer.launch import machine
+from trainer.source import ROOT
 from tune.space import Space
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def connect(address: str | None, *, on_gpu: bool) -> None:

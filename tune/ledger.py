@@ -17,7 +17,7 @@ from typing import Any
 
 from trainer import run_directory
 from trainer.errors import UserError
-from trainer.files import read_json, write_json
+from trainer.files import read_json, replacing, write_json
 from tune.space import METRICS, Point
 
 SWEEP, RUNS, ENDED, RESULTS = "sweep.json", "runs", "ended", "results.csv"
@@ -132,12 +132,13 @@ class Ledger:
     def write(self) -> list[Row]:
         """Write results.csv from what is there so far, and return its rows."""
         rows = self.rows()
-        partial = self.out / f".{RESULTS}.partial"
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(self.out / RESULTS) as partial,
+            open(partial, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self.out / RESULTS)
         return rows
 
     def _results(self, point: Point, status: str) -> dict[str, Any]:
