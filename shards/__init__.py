@@ -8,20 +8,20 @@ from typing import Any
 
 # Loaded at first use: webdataset and torch take seconds, and reading an index needs neither.
 _HOME = {
-    "Batch": "batch",
-    "Block": "records",
+    "Batch": "stream.batch",
+    "Block": "format.records",
     "DataError": "errors",
-    "DataSetWriter": "writer",
-    "EvalStream": "stream",
-    "FeatureShard": "schema",
-    "FeatureTable": "table",
-    "Features": "schema",
-    "Index": "schema",
-    "Plan": "plan",
-    "SequenceShard": "schema",
-    "TrainStream": "stream",
-    "evaluated": "schema",
-    "windows": "plan",
+    "DataSetWriter": "format.writer",
+    "EvalStream": "stream.training",
+    "FeatureShard": "format.index",
+    "FeatureTable": "stream.feature_table",
+    "Features": "format.index",
+    "Index": "format.index",
+    "Plan": "stream.plan",
+    "SequenceShard": "format.index",
+    "TrainStream": "stream.training",
+    "evaluated": "format.index",
+    "windows": "stream.plan",
 }
 __all__ = list(_HOME)
 

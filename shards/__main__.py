@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import synth, world
-from .check import check
-from .errors import DataError
-from .importers import IMPORTERS
-from .importers.common import Options, import_log
-from .info import describe
-from .schema import Index
+from shards.errors import DataError
+from shards.format.check import check
+from shards.format.index import Index
+from shards.format.info import describe
+from shards.importers import IMPORTERS
+from shards.importers.pipeline import Options, import_log
+from shards.synthetic import data_set as synth
+from shards.synthetic import generator as world
 
 DESCRIPTION = """\
 Data sets of MealRec: directories of tar shards that any WebDataset reader opens.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from .errors import DataError
+from shards.errors import DataError
 
 VARIABLE = "MEALREC_CACHE_GB"
 KINDS = ("features", "remote")  # folders of the cache that hold an entry a data set

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from . import cache
-from .errors import DataError
-from .reader import file_sha256
+from shards import cache
+from shards.errors import DataError
+from shards.format.reader import file_sha256
 
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0  # before the second attempt; doubles

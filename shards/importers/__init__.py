@@ -3,7 +3,7 @@
 A module has `HELP`, `add_arguments(parser)` and `source(args) -> source.Source`.
 """
 
-from . import kuairand, microlens, recbole, shortvideo, table
+from shards.importers import kuairand, microlens, recbole, shortvideo, table
 
 IMPORTERS = {
     "microlens": microlens,

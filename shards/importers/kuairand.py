@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import argparse
 
-from .fields import flag, identifier, number_time
-from .source import Log, Source, existing
+from shards.importers.fields import flag, identifier, number_time
+from shards.importers.source import Log, Source, existing
 
 HELP = "KuaiRand: one or several logs, csv or tsv"
 SIGNALS = {"click": "is_click", "like": "is_like", "long_view": "long_view", "label": "label"}

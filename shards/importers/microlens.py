@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import duckdb
 
-from ..errors import DataError
-from .fields import identifier, literal, number_time
-from .source import Log, Source, existing, open_text, scan_text, sniff
+from shards.errors import DataError
+from shards.importers.fields import identifier, literal, number_time
+from shards.importers.source import Log, Source, existing, open_text, scan_text, sniff
 
 HELP = "MicroLens: *_pairs.tsv or *_pairs.csv"
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import DataError, nearest
-from .fields import at_least, identifier, number_time
-from .source import Log, Source, columns, existing
+from shards.errors import DataError, nearest
+from shards.importers.fields import at_least, identifier, number_time
+from shards.importers.source import Log, Source, columns, existing
 
 HELP = "RecBole: an .inter file"
 

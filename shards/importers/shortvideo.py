@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from .fields import flag, identifier
-from .source import Log, Source, existing
-from .table import time_field
+from shards.importers.fields import flag, identifier
+from shards.importers.source import Log, Source, existing
+from shards.importers.table import time_field
 
 HELP = "ShortVideo: its interaction log"
 SIGNALS = {"effective_view": "effective_view", "all": None}

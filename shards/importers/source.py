@@ -16,8 +16,8 @@ from typing import Any, NoReturn, Protocol
 
 import duckdb
 
-from ..errors import DataError, nearest
-from .fields import Field, literal, quote
+from shards.errors import DataError, nearest
+from shards.importers.fields import Field, literal, quote
 
 DELIMITERS = ("\t", ",", ";", "|")
 

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from ..errors import DataError
-from .fields import literal
-from .source import ROLES, Source
+from shards.errors import DataError
+from shards.importers.fields import literal
+from shards.importers.source import ROLES, Source
 
 
 class Store:

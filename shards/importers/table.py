@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import DataError, nearest
-from .fields import Field, at_least, identifier, is_iso, iso_time, number_time, part
-from .source import Log, Source, columns, existing, first_row, is_parquet
+from shards.errors import DataError, nearest
+from shards.importers.fields import Field, at_least, identifier, is_iso, iso_time, number_time, part
+from shards.importers.source import Log, Source, columns, existing, first_row, is_parquet
 
 HELP = "Parquet or CSV tables"
 ROLES = ("user", "item", "time", "split", "rating")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from shards import DataError, Features, Index, remote
-from shards.stream import EvalStream, TrainStream
-from shards.table import FeatureTable
+from shards.stream.feature_table import FeatureTable
+from shards.stream.training import EvalStream, TrainStream
 
 OPTIONS = dict(batch_size=24, micro_batch_size=24, rank=0, world=1, max_length=7, seed=5, shuffle_window=3)
 SHAPE = Features(frames=3, width=4, dtype="float16")

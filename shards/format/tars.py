@@ -9,7 +9,7 @@ from typing import Any
 
 from webdataset import TarWriter
 
-from .errors import DataError
+from shards.errors import DataError
 
 
 class HashingFile:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .batch import Batch, pack_evaluation, pack_training
-from .errors import DataError
-from .plan import Plan, cut_windows, deal, resolve_accumulation, resolve_stride, window_count
-from .prefetch import prefetch
-from .reader import read_sequence_shard
-from .records import Block
-from .samples import SampleCache, Samples
-from .schema import Index, evaluated
-from .table import FeatureTable
+from shards.errors import DataError
+from shards.format.index import Index, evaluated
+from shards.format.reader import read_sequence_shard
+from shards.format.records import Block
+from shards.stream.batch import Batch, pack_evaluation, pack_training
+from shards.stream.feature_table import FeatureTable
+from shards.stream.plan import Plan, cut_windows, deal, resolve_accumulation, resolve_stride, window_count
+from shards.stream.prefetch import prefetch
+from shards.stream.samples import SampleCache, Samples
 
 SPAN_BATCHES = 64  # of an evaluation: rows sorted by length at a time, in batches of all ranks
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from shards import DataError, Features, Index
-from shards.reader import file_sha256
-from shards.stream import EvalStream, TrainStream
-from shards.table import FeatureTable
+from shards.format.reader import file_sha256
+from shards.stream.feature_table import FeatureTable
+from shards.stream.training import EvalStream, TrainStream
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHAPE = Features(frames=3, width=4, dtype="float16")
 
 
 def _fill_elsewhere(path, cache, before=""):
     """A process that opens the table."""
     code = (
-        f"import sys; from shards import Index; from shards.table import FeatureTable\n{before}\n"
+        f"import sys; from shards import Index; from shards.stream.feature_table import FeatureTable\n{before}\n"
         "FeatureTable.open(Index.load(sys.argv[1]), sys.argv[2])"
     )
     return subprocess.Popen(
@@ -106,7 +106,7 @@ def test_several_processes_fill_once(make_data_set, tmp_path):
     """The first fills, slowly; the others wait, saying so once, and use what it filled."""
     index, _ = make_data_set(features=SHAPE)
     slow = (
-        "import time, shards.table as t; read = t.read_feature_shard\n"
+        "import time, shards.stream.feature_table as t; read = t.read_feature_shard\n"
         "t.read_feature_shard = lambda *a: (time.sleep(0.15), read(*a))[1]"
     )
     cache = tmp_path / "cache"
@@ -124,7 +124,9 @@ def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_
     index, _ = make_data_set(features=SHAPE)
     cache = tmp_path / "cache"
     process = _fill_elsewhere(
-        index.path, cache, "import time, shards.table as t; t.read_feature_shard = lambda *a: time.sleep(60)"
+        index.path,
+        cache,
+        "import time, shards.stream.feature_table as t; t.read_feature_shard = lambda *a: time.sleep(60)",
     )
     deadline = time.monotonic() + 30
     while not list(cache.glob("features/*.partial-*/features.npy")) and time.monotonic() < deadline:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError, nearest
-from .schema import MIN_EVALUATED, SPLIT_KINDS
+from shards.errors import DataError, nearest
+from shards.format.index import MIN_EVALUATED, SPLIT_KINDS
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """Ticks a second of the units that a time column may have."""

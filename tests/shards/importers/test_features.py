@@ -5,7 +5,7 @@ import pytest
 
 from shards import Index
 from shards.__main__ import main
-from shards.reader import read_feature_shard
+from shards.format.reader import read_feature_shard
 
 IDS = [3, 5, 8, 9]
 

@@ -6,11 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from shards import Block, Index, synth, world
+from shards import Block, Index
 from shards.__main__ import main
-from shards.check import check
-from shards.oracle import place, rank_metrics
-from shards.reader import read_feature_shard, read_sequence_shard
+from shards.format.check import check
+from shards.format.reader import read_feature_shard, read_sequence_shard
+from shards.synthetic import data_set as synth
+from shards.synthetic import generator as world
+from shards.synthetic.oracle import place, rank_metrics
 
 
 @pytest.fixture(scope="module")

@@ -31,14 +31,14 @@ import duckdb
 import numpy as np
 from tqdm import tqdm
 
-from ..content import open_content
-from ..errors import DataError
-from ..schema import MIN_EVALUATED, Index
-from ..splits import Split, parse_split, time_split
-from ..writer import DataSetWriter, refuse_existing
-from .fields import PARTS
-from .source import Source
-from .store import Store
+from shards.errors import DataError
+from shards.format.index import MIN_EVALUATED, Index
+from shards.format.writer import DataSetWriter, refuse_existing
+from shards.importers.features import open_content
+from shards.importers.fields import PARTS
+from shards.importers.source import Source
+from shards.importers.splits import Split, parse_split, time_split
+from shards.importers.store import Store
 
 
 @dataclass(frozen=True)

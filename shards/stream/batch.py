@@ -25,8 +25,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .plan import FILLER
-from .samples import Samples
+from shards.stream.plan import FILLER
+from shards.stream.samples import Samples
 
 Batch = dict[str, torch.Tensor]
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from shards.plan import FILLER, Plan, cut_windows, deal, resolve_accumulation, window_count, windows
+from shards.stream.plan import FILLER, Plan, cut_windows, deal, resolve_accumulation, window_count, windows
 
 
 def _make(shard_samples, lengths, **options):

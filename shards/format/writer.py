@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import schema
-from .errors import DataError
-from .fingerprint import Fingerprint
-from .records import BLOCK_FIELDS, Block, block_faults, video_faults
-from .schema import Features, Index
-from .tars import HashingFile, TarSet
+from shards.errors import DataError
+from shards.format import index as schema
+from shards.format.fingerprint import Fingerprint
+from shards.format.index import Features, Index
+from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
+from shards.format.tars import HashingFile, TarSet
 
 Ids = np.ndarray | Sequence[str]
 

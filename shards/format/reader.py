@@ -17,9 +17,9 @@ import numpy as np
 from webdataset.autodecode import Decoder, DecodingError
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from .errors import DataError
-from .records import BLOCK_FIELDS, Block, block_faults, video_faults
-from .schema import Features, FeatureShard, FileEntry, SequenceShard, check_size
+from shards.errors import DataError
+from shards.format.index import Features, FeatureShard, FileEntry, SequenceShard, check_size
+from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
 
 _verified: set[tuple[str, str]] = set()
 

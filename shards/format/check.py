@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import schema
-from .errors import DataError
-from .fingerprint import Fingerprint
-from .reader import decode_block, decode_video, file_sha256, iterate_samples
-from .records import block_faults, video_faults
-from .schema import FeatureShard, FileEntry, Index, SequenceShard
+from shards.errors import DataError
+from shards.format import index as schema
+from shards.format.fingerprint import Fingerprint
+from shards.format.index import FeatureShard, FileEntry, Index, SequenceShard
+from shards.format.reader import decode_block, decode_video, file_sha256, iterate_samples
+from shards.format.records import block_faults, video_faults
 
 
 def check(path: str | Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .records import BLOCK_FIELDS, Block
+from shards.format.records import BLOCK_FIELDS, Block
 
 IDS_A_CHUNK = 1 << 16
 

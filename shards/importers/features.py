@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError, nearest
-from .schema import Features
+from shards.errors import DataError, nearest
+from shards.format.index import Features
 
 BY_ROW = "row+1"
 

@@ -11,7 +11,7 @@ import pytest
 import webdataset
 
 from shards import Block, DataError, DataSetWriter, Features, Index
-from shards.reader import file_sha256, read_feature_shard, read_sequence_shard
+from shards.format.reader import file_sha256, read_feature_shard, read_sequence_shard
 
 
 def random_log(seed):
@@ -192,7 +192,7 @@ def test_a_killed_write_leaves_nothing_that_opens(tmp_path):
 import os, signal, sys
 import numpy as np
 from shards import DataSetWriter
-import shards.writer as writer
+import shards.format.writer as writer
 writer.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "early":
     writer.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .schema import Index
+from shards.format.index import Index
 
 BAR = 40
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from shards import DataError, DataSetWriter, Features
-from shards.plan import windows
-from shards.stream import EvalStream, TrainStream
-from shards.table import FeatureTable
+from shards.stream.feature_table import FeatureTable
+from shards.stream.plan import windows
+from shards.stream.training import EvalStream, TrainStream
 
 OPTIONS = dict(
     batch_size=24, micro_batch_size=24, rank=0, world=1, max_length=7, stride=3, seed=5, shuffle_window=3
@@ -206,10 +206,10 @@ def test_an_abandoned_epoch_ends_its_thread(make_data_set):
 def test_a_process_ends_with_an_epoch_half_read(make_data_set):
     index, _ = make_data_set()
     code = (
-        "import sys; from shards import Index; from shards.stream import TrainStream\n"
+        "import sys; from shards import Index; from shards.stream.training import TrainStream\n"
         f"epoch = TrainStream(Index.load(sys.argv[1]), **{OPTIONS}).epoch(0); next(epoch); print('read')"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code, index.path], cwd=root, capture_output=True, text=True, timeout=60
     )
@@ -274,7 +274,7 @@ def test_evaluation_is_every_target_once(make_data_set, split, world):
 
 def test_evaluation_over_several_spans_needs_little_padding(make_data_set, monkeypatch):
     index, sequences = make_data_set(users=900)
-    monkeypatch.setattr("shards.stream.SPAN_BATCHES", 10)
+    monkeypatch.setattr("shards.stream.training.SPAN_BATCHES", 10)
     ranks, rows = _evaluate(index, "test", 2, max_length=25)
     assert len({row[0] for row in rows}) == len(rows) == sum(len(s) >= 3 for s in sequences)
     cells = sum(batch["item"].numel() for batches in ranks for batch in batches)

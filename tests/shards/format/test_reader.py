@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from shards import DataError, Features, Index
-from shards.reader import read_feature_shard, read_sequence_shard
-from tests.shards.tamper import rewrite_index, rewrite_shard
+from shards.format.reader import read_feature_shard, read_sequence_shard
+from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
 FEATURES = Features(3, 4, "float32")
 
@@ -66,7 +66,7 @@ def test_truncated_tar_that_the_index_lists(data):
 
 
 def sha256(file):
-    from shards.reader import file_sha256
+    from shards.format.reader import file_sha256
 
     return file_sha256(file)
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from . import cache
-from .batch import Batch
-from .errors import DataError
-from .reader import read_feature_shard
-from .remote import cache_root
-from .schema import Index, is_remote
+from shards import cache
+from shards.errors import DataError
+from shards.format.index import Index, is_remote
+from shards.format.reader import read_feature_shard
+from shards.remote import cache_root
+from shards.stream.batch import Batch
 
 FEATURES_FILE = "features.npy"
 FRAMES_FILE = "frames.npy"

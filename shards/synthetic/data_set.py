@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError
-from .oracle import place, rank_metrics
-from .schema import MIN_EVALUATED, Features, Index
-from .splits import leave_one_out
-from .world import Clicks, make_clicks, make_frames, make_videos
-from .writer import DataSetWriter
+from shards.errors import DataError
+from shards.format.index import MIN_EVALUATED, Features, Index
+from shards.format.writer import DataSetWriter
+from shards.importers.splits import leave_one_out
+from shards.synthetic.generator import Clicks, make_clicks, make_frames, make_videos
+from shards.synthetic.oracle import place, rank_metrics
 
 USERS, VIDEOS, FRAMES, WIDTH, SEED = 6000, 1200, 8, 32, 0
 """The default world."""

@@ -8,7 +8,7 @@ import pytest
 
 from shards import Index
 from shards.__main__ import main
-from shards.check import check
+from shards.format.check import check
 
 ROOT = Path(os.environ.get("MEALREC_REAL_DATA", "/nonexistent"))
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="MEALREC_REAL_DATA is not set")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from shards.reader import decode_sample, iterate_samples
+from shards.format.reader import decode_sample, iterate_samples
 
 
 def rewrite_index(root, change):

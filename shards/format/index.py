@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from shards.errors import DataError
 
 SCHEMA_VERSION = 1
 INDEX_FILE = "index.json"
@@ -131,7 +131,7 @@ class Index:
         """Read and validate `path`/index.json; compare the size of every local file. DataError at the first
         fault."""
         if is_remote(path):
-            from . import remote  # fsspec is needed by remote data sets alone
+            from shards import remote  # fsspec is needed by remote data sets alone
 
             file = remote.fetch(str(path), INDEX_FILE)
         else:
@@ -153,7 +153,7 @@ class Index:
     def local(self, entry: FileEntry) -> Path:
         """`entry` as a file of this host; a remote one is fetched into the local cache first."""
         if is_remote(self.path):
-            from . import remote
+            from shards import remote
 
             return Path(remote.fetch(self.path, entry.file, entry.bytes, entry.sha256))
         return Path(self.path) / entry.file

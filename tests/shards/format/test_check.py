@@ -7,9 +7,9 @@ import pytest
 
 from shards import Features
 from shards.__main__ import main
-from shards.check import check
-from shards.info import histogram, size
-from tests.shards.tamper import rewrite_index, rewrite_shard
+from shards.format.check import check
+from shards.format.info import histogram, size
+from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
 FEATURES = Features(3, 4, "float32")
 

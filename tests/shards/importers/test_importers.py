@@ -11,7 +11,7 @@ import pytest
 
 from shards import Block, Index
 from shards.__main__ import main
-from shards.reader import read_sequence_shard
+from shards.format.reader import read_sequence_shard
 
 
 def run(*words):
