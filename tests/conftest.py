@@ -57,7 +57,7 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("worlds")
 
     def make(seed: int = 0) -> Path:
-        from shards.synth import synthesise
+        from shards import synthesise
 
         path = folder / f"seed-{seed}"
         if not path.exists():

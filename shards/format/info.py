@@ -25,18 +25,18 @@ def describe(path: str | Path) -> str:
         f"  users          {index.users:,}  (ids: {index.user_id_type})",
         f"  videos         {index.videos:,}  (ids: {index.item_id_type})",
         f"  interactions   {index.interactions:,}  ({mean:.2f} a user, density {density:.2e})",
-        f"  split          {index.split_kind}"
+        f"  split          {index.split['kind']}"
         + "".join(f", {k} {v}" for k, v in index.split.items() if k != "kind"),
-        f"  training       {index.counts['train_events']:,} events",
-        f"  evaluated      {counts['valid_users']:,} users in validation, {counts['test_users']:,} in test",
-        f"                 {counts['short_users']:,} users with fewer than 3 items train only",
-        f"  sequences      {len(index.sequence_shards)} shards, {size(sequences)}",
+        f"  training       {counts.train_events:,} events",
+        f"  evaluated      {counts.valid_users:,} users in validation, {counts.test_users:,} in test",
+        f"                 {counts.short_users:,} users with fewer than 3 items train only",
+        f"  sequences      {len(index.sequence_shards)} shards, {format_size(sequences)}",
     ]
     if index.features:
         shape = f"[{index.frames}, {index.width}] {index.features.dtype}"
         without = index.videos - index.features.videos_with_features
         lines.append(
-            f"  features       {len(index.feature_shards)} shards, {size(features)}, {shape} a video"
+            f"  features       {len(index.feature_shards)} shards, {format_size(features)}, {shape} a video"
         )
         lines.append(f"                 {without:,} videos without features")
     else:
@@ -54,8 +54,10 @@ def describe(path: str | Path) -> str:
 
 
 def histogram(pairs: Iterable[tuple[int, int]]) -> list[str]:
-    """Bars over lengths 0, 1, 2, 3-4, 5-8, 9-16, ...: (length, users) pairs, lengths in any order and
-    repeated."""
+    """Bars over lengths 0, 1, 2, 3-4, 5-8, 9-16, ...
+
+    pairs: (length, users) in any order; a length may come more than once.
+    """
     bins: dict[int, int] = {}
     for length, users in pairs:
         number = length if length <= 2 else (length - 1).bit_length() + 1
@@ -70,8 +72,8 @@ def histogram(pairs: Iterable[tuple[int, int]]) -> list[str]:
     return lines
 
 
-def size(count: int) -> str:
-    """Bytes for people."""
+def format_size(count: int) -> str:
+    """A number of bytes for people."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

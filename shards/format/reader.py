@@ -6,8 +6,6 @@ one line.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,33 +16,9 @@ from webdataset.autodecode import Decoder, DecodingError
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from shards.errors import DataError
-from shards.format.index import Features, FeatureShard, FileEntry, SequenceShard, check_size
+from shards.format.files import verify
+from shards.format.index import FeatureShard, Index, SequenceShard
 from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
-
-_verified: set[tuple[str, str]] = set()
-
-
-def verify(path: str | Path, entry: FileEntry) -> None:
-    """Compare size and sha256 of the file with the index, once a process. DataError where they differ."""
-    path = Path(path)
-    check_size(path, entry)
-    key = (os.path.abspath(path), entry.sha256)
-    if key in _verified:
-        return
-    found = file_sha256(path)
-    if found != entry.sha256:
-        raise DataError(
-            f"{path}: wrong checksum: found sha256 {found[:16]}..., expected {entry.sha256[:16]}..."
-        )
-    _verified.add(key)
-
-
-def file_sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def iterate_samples(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -58,13 +32,16 @@ def iterate_samples(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:
-    """The decoded `fields` of a raw sample, by WebDataset's default decoder. DataError where one is missing
-    or broken."""
+    """The decoded `fields` of a raw sample, by WebDataset's default decoder.
+
+    Raises:
+        DataError: a field is missing or broken.
+    """
     key = sample["__key__"]
     for field in fields:
         if field not in sample:
-            held = ", ".join(sorted(name for name in sample if not name.startswith("__")))
-            raise DataError(f"{path}: record {key}, field {field}: found only {held}, expected it")
+            present = ", ".join(sorted(name for name in sample if not name.startswith("__")))
+            raise DataError(f"{path}: record {key}, field {field}: found only {present}, expected it")
     try:
         decoded = Decoder([])({"__key__": key, **{field: sample[field] for field in fields}})
     except DecodingError as error:
@@ -73,13 +50,12 @@ def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, .
 
 
 def decode_block(path: str | Path, sample: dict[str, Any]) -> Block:
-    """A raw sample of a sequence shard as a Block, fields as they stand (not judged)."""
+    """A raw sample of a sequence shard as a Block, its fields not judged."""
     return Block(*decode_sample(path, sample, tuple(f"{name}.npy" for name in BLOCK_FIELDS)))
 
 
 def decode_video(path: str | Path, sample: dict[str, Any]) -> tuple[int, np.ndarray, int]:
-    """A raw sample of a feature shard as (item row, frames [M, V], real frames), not judged but for the
-    key."""
+    """A raw sample of a feature shard as (item row, frames [M, V], real frames), only its key judged."""
     key = sample["__key__"]
     prefix, _, number = key.rpartition("-")
     if prefix != "video" or not number.isdigit():
@@ -88,13 +64,14 @@ def decode_video(path: str | Path, sample: dict[str, Any]) -> tuple[int, np.ndar
     return int(number), frames, count
 
 
-def read_sequence_shard(path: str | Path, entry: SequenceShard, videos: int) -> Block:
-    """All users of one sequence shard as one Block, verified and judged. `videos` = I of the index."""
+def read_sequence_shard(index: Index, entry: SequenceShard) -> Block:
+    """All users of one sequence shard of the data set as one Block, verified and judged."""
+    path = index.local(entry)
     verify(path, entry)
     blocks, user = [], entry.first_user
     for sample in iterate_samples(path):
         block = decode_block(path, sample)
-        for fault in block_faults(block, sample["__key__"], user, videos):
+        for fault in block_faults(block, sample["__key__"], user, index.videos):
             raise DataError(f"{path}: {fault}")
         blocks.append(block)
         user += len(block.user)
@@ -103,23 +80,24 @@ def read_sequence_shard(path: str | Path, entry: SequenceShard, videos: int) -> 
     return Block.concatenate(blocks)
 
 
-def read_feature_shard(
-    path: str | Path, entry: FeatureShard, features: Features, videos: int
-) -> Iterator[tuple[int, np.ndarray, int]]:
+def read_feature_shard(index: Index, entry: FeatureShard) -> Iterator[tuple[int, np.ndarray, int]]:
     """Every video of one feature shard as (item row, frames [M, V], real frames), verified and judged."""
+    features = index.features
+    assert features is not None, "an index with feature shards says their shape"
+    path = index.local(entry)
     verify(path, entry)
-    held, last = 0, entry.first_item - 1
+    videos, last = 0, entry.first_item - 1
     for sample in iterate_samples(path):
         item, frames, count = decode_video(path, sample)
-        if not last < item <= videos:
+        if not last < item <= index.videos:
             raise DataError(
-                f"{path}: record {sample['__key__']}: expected an item row in {last + 1}..{videos}"
+                f"{path}: record {sample['__key__']}: expected an item row in {last + 1}..{index.videos}"
             )
         for fault in video_faults(
             frames, count, sample["__key__"], (features.frames, features.width), features.dtype
         ):
             raise DataError(f"{path}: {fault}")
         yield item, frames, count
-        held, last = held + 1, item
-    if held != entry.videos:
-        raise DataError(f"{path}: found {held} videos, expected {entry.videos}")
+        videos, last = videos + 1, item
+    if videos != entry.videos:
+        raise DataError(f"{path}: found {videos} videos, expected {entry.videos}")

@@ -1,5 +1,7 @@
-"""The two kinds of record, and what must hold of them. Writer, reader and check judge by these functions
-alone."""
+"""The two kinds of record, and what must hold of them.
+
+The writer, the reader and `check` all judge records by these functions.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +49,13 @@ class Block:
         return cls(
             **{field: np.concatenate([getattr(part, field) for part in parts]) for field in BLOCK_FIELDS}
         )
+
+    @property
+    def in_training(self) -> np.ndarray:
+        """Whether an event is in the training part: bool [sum length]."""
+        position = np.arange(len(self.item)) - np.repeat(self.starts[:-1], self.length)
+        in_training: np.ndarray = position < np.repeat(self.boundary[:, 0], self.length)
+        return in_training
 
     def rows(self, start: int, stop: int) -> Block:
         """Users `start:stop` as a block of views."""
@@ -97,15 +106,14 @@ def block_faults(block: Block, record: str, first_user: int, videos: int) -> Ite
         yield Fault(record, "item", f"{block.item[at]} for user {user}", f"an item row in 1..{videos}")
     train_end, valid_end = block.boundary[:, 0], block.boundary[:, 1]
     if (at := _first((train_end < 0) | (train_end > valid_end) | (valid_end > block.length))) is not None:
-        found = f"({train_end[at]}, {valid_end[at]}) for user {expected[at]}"
-        yield Fault(record, "boundary", found, f"0 <= train_end <= valid_end <= {block.length[at]}")
+        ends = f"({train_end[at]}, {valid_end[at]}) for user {expected[at]}"
+        yield Fault(record, "boundary", ends, f"0 <= train_end <= valid_end <= {block.length[at]}")
 
 
 def video_faults(
     frames: np.ndarray, count: int, record: str, shape: tuple[int, int], dtype: str
 ) -> Iterator[Fault]:
-    """Faults of one video's features, which must be `shape` = (M, V) of `dtype`, finite, zero past `count`
-    frames."""
+    """Faults of one video's features: `shape` = (M, V) of `dtype`, finite, zero past `count` frames."""
     if frames.dtype != np.dtype(dtype) or frames.ndim != 2:
         yield Fault(record, "frames", f"{frames.dtype} {list(frames.shape)}", f"{dtype} {list(shape)}")
         return

@@ -1,54 +1,58 @@
-"""Files that are written once and know their size and checksum at the end, and numbered tars of them."""
+"""Files that are hashed while they are written, and tars of records made of them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from webdataset import TarWriter
 
 from shards.errors import DataError
+from shards.format.files import FileEntry
 
 
 class HashingFile:
-    """A file that is written once, front to back: counts, hashes, and syncs at close. DataError where it
-    cannot."""
+    """A file that is written once, front to back, counted and hashed on the way.
+
+    Raises:
+        DataError: at a write that fails.
+    """
 
     def __init__(self, path: Path):
-        self.path, self.size, self.sha256 = path, 0, hashlib.sha256()
+        self.path, self.size, self._sha256 = path, 0, hashlib.sha256()
         self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
 
     def write(self, data: bytes | memoryview) -> int:
+        """Append `data` and return its length."""
         try:
             self._file.write(data)
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror}") from None
-        self.sha256.update(data)
+        self._sha256.update(data)
         self.size += len(data)
         return len(data)
 
     def tell(self) -> int:
+        """Bytes written so far."""
         return self.size
 
     def flush(self) -> None:
+        """Pass what is buffered to the operating system."""
         self._file.flush()
 
     @property
     def closed(self) -> bool:
+        """Whether the file is closed."""
         return self._file.closed
 
     def close(self) -> None:
-        if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+        """Close the file; once more does nothing."""
+        self._file.close()
 
-    def listed(self, root: Path) -> dict[str, Any]:
-        """This file as the index lists it."""
-        file = self.path.relative_to(root).as_posix()
-        return {"file": file, "bytes": self.size, "sha256": self.sha256.hexdigest()}
+    def entry(self, root: Path) -> FileEntry:
+        """This file as the index of the data set at `root` lists it."""
+        return FileEntry(self.path.relative_to(root).as_posix(), self.size, self._sha256.hexdigest())
 
     def __enter__(self) -> HashingFile:
         return self
@@ -57,28 +61,22 @@ class HashingFile:
         self.close()
 
 
-class TarSet:
-    """The numbered tars of one family. `entry` collects what the index says of the open one."""
+class Tar:
+    """A numbered tar of one family of records, being written: `FAMILY/FAMILY-000000.tar` below `root`."""
 
-    def __init__(self, root: Path, family: str):
-        self.root, self.family = root, family
-        self.entries: list[dict[str, Any]] = []
-        self.tar: HashingFile | None = None
-        self.payload = 0  # bytes of its fields
-        self.entry: dict[str, Any] = {}
-
-    def start(self, **entry: Any) -> None:
-        (self.root / self.family).mkdir(exist_ok=True)
-        self.tar = HashingFile(self.root / self.family / f"{self.family}-{len(self.entries):06d}.tar")
-        self._writer = TarWriter(self.tar, user="", group="", mtime=0)
-        self.entry, self.payload = entry, 0
+    def __init__(self, root: Path, family: str, number: int):
+        self.payload = 0  # bytes of the records' fields
+        self._root = root
+        (root / family).mkdir(exist_ok=True)
+        self._file = HashingFile(root / family / f"{family}-{number:06d}.tar")
+        self._writer = TarWriter(self._file, user="", group="", mtime=0)
 
     def write(self, sample: dict[str, Any]) -> None:
+        """Append a record: `__key__` and its fields, which WebDataset encodes by their suffix."""
         self.payload += self._writer.write(sample)
 
-    def finish(self) -> None:
-        if self.tar is not None:
-            self._writer.close()
-            self.tar.close()
-            self.entries.append({**self.tar.listed(self.root), **self.entry})
-            self.tar = None
+    def close(self) -> FileEntry:
+        """Finish the tar and return it as the index lists it."""
+        self._writer.close()
+        self._file.close()
+        return self._file.entry(self._root)

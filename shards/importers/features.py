@@ -1,10 +1,10 @@
-"""Frame features made elsewhere, brought to one shape `[M, V]` a video.
+"""Frame features made elsewhere, brought to one shape `[M, V]` per video.
 
 A source is one of
-    a folder      `ID.npy` a video: [frames, V], or a flat [V] (one frame; with `frames` = F: F frames of V /
-                  F)
-    a `.npy`      [videos, M, V] or [videos, V], with `ids`: a text file of one id a line, a `.npy` of ids, or
-                  the word `row+1`: row j belongs to id j+1
+    a folder      one `ID.npy` per video: [frames, V], or a flat [V] (one frame; with `frames` = F: F frames
+                  of V / F)
+    a `.npy`      [videos, M, V] or [videos, V], with `ids`: a text file of one id per line, a `.npy` of ids,
+                  or the word `row+1`: row j belongs to id j+1
     an `.npz`     `item_id` [videos], `features` as above, and optionally `length` [videos], the real frames
 float16 stays as it is, all else becomes float32. M is the longest video's frames; shorter ones are padded
 with zeros. A video whose features are all zeros, or whose length is 0, counts as one without features. Stacks
@@ -15,42 +15,49 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from shards.errors import DataError, nearest
+from shards.format.columns import Ids
 from shards.format.index import Features
 
 BY_ROW = "row+1"
 
 
-class Content:
-    """Features of those of `item_ids` that a source has. `shape` says M, V, dtype; `counts` is complete after
-    `videos`.
+class FeatureSource(ABC):
+    """Features of those items of a log that a source has.
 
-    places  item row (from 1) -> what `load` takes
-    load    place -> [frames, V] array, only real frames
+    shape   M, V, dtype
+    counts  what was left out, in numbers; complete after `videos`
+    rows    item rows (from 1) that the source has, ascending
     """
 
-    def __init__(
-        self,
-        path: Path,
-        shape: Features,
-        places: dict[int, Path | int],
-        load: Callable[[Path | int], np.ndarray],
-        counts: dict[str, int],
-    ):
-        self.path, self.shape, self.places, self.load, self.counts = path, shape, places, load, counts
+    shape: Features
+    counts: dict[str, int]
+    rows: Sequence[int]
+
+    @abstractmethod
+    def load(self, row: int) -> np.ndarray:
+        """[frames, V]: the real frames of an item row."""
+
+    @abstractmethod
+    def name(self, row: int) -> str:
+        """Where the features of an item row are, for error messages."""
 
     def videos(self) -> Iterator[tuple[int, np.ndarray, int]]:
-        """(item row, frames [M, V] zero past the count, real frames) in the order of the items. DataError
-        naming file, video and frame at NaN or infinity."""
+        """(item row, frames [M, V] zero past the count, real frames) in the order of the items.
+
+        Raises:
+            DataError: NaN or infinity; the message names file, video and frame.
+        """
         self.counts["videos_with_zero_features"] = 0
-        for row, place in self.places.items():
-            raw = self.load(place)
-            with np.errstate(over="ignore"):  # told below, as an infinity
+        for row in self.rows:
+            raw = self.load(row)
+            with np.errstate(over="ignore"):  # refused below, as an infinity
                 real = np.asarray(raw, dtype=self.shape.dtype)
             if not real.any():
                 self.counts["videos_with_zero_features"] += 1
@@ -59,27 +66,28 @@ class Content:
             if wrong.any():
                 at = int(np.argmax(wrong))
                 value = real[at][~np.isfinite(real[at])][0]
-                raise DataError(f"{self._name(place)}, frame {at}: found {value}, expected finite numbers")
+                raise DataError(f"{self.name(row)}, frame {at}: found {value}, expected finite numbers")
             frames = np.zeros((self.shape.frames, self.shape.width), self.shape.dtype)
             frames[: len(real)] = real
             yield row, frames, len(real)
 
-    def _name(self, place: Path | int) -> str:
-        return f"{place}: video {place.stem}" if isinstance(place, Path) else f"{self.path}: row {place}"
 
+def open_features(
+    path: str | Path, item_ids: Ids, *, ids: str | None, frames: int, scratch: Path
+) -> FeatureSource:
+    """The features at `path` for `item_ids` [I] (element j is item j+1).
 
-def open_content(
-    path: str | Path, item_ids: np.ndarray | Sequence[str], *, ids: str | None, frames: int, scratch: Path
-) -> Content:
-    """The features at `path` for `item_ids` [I] (element j is item j+1). DataError where shapes or ids do not
-    fit."""
+    Raises:
+        DataError: shapes or ids do not fit.
+    """
     path = Path(path)
+    source: FeatureSource
     if path.is_dir():
-        content = _folder(path, item_ids, frames)
+        source = _Folder(path, item_ids, frames)
     elif not path.is_file():
         raise DataError(f"{path}: no such file or folder of features")
     elif path.suffix == ".npz":
-        content = _archive(path, item_ids, frames, scratch)
+        source = _open_archive(path, item_ids, frames, scratch)
     elif path.suffix == ".npy":
         if ids is None:
             raise DataError(
@@ -87,37 +95,95 @@ def open_content(
             )
         stack = _open(path)
         known = np.arange(1, len(stack) + 1) if ids == BY_ROW else _read_ids(Path(ids))
-        content = _stack(path, item_ids, known, stack, None, frames)
+        source = _Stack(path, item_ids, known, stack, None, frames)
     else:
         raise DataError(f"{path}: found {path.suffix or 'no suffix'!r}, expected a folder, .npy or .npz")
-    content.counts["videos_missing_in_features"] = len(item_ids) - len(content.places)
-    return content
+    source.counts["videos_missing_in_features"] = len(item_ids) - len(source.rows)
+    return source
 
 
-def _folder(path: Path, item_ids: np.ndarray | Sequence[str], frames: int) -> Content:
-    held = {file.stem: file for file in path.glob("*.npy")}
-    places: dict[int, Path | int] = {}
-    most, width, half, example = 0, 0, True, path
-    for row, item in enumerate(_texts(item_ids), 1):
-        file = held.get(item)
-        if file is None:
-            continue
-        array = _shaped(_open(file), frames, file)
-        if not places:
-            width, example = array.shape[1], file
-        if array.shape[1] != width:
-            found = f"width {array.shape[1]}, expected {width} as in {example.name}"
-            raise DataError(f"{file}: video {item}: found {found}")
-        most, half = max(most, array.shape[0]), half and array.dtype == np.float16
-        places[row] = file
-    if not places:
-        raise DataError(f"{path}: {_none_matches(item_ids, list(held))}")
-    counts = {"features_not_in_log": len(held) - len(places)}
-    shape = Features(most, width, "float16" if half else "float32")
-    return Content(path, shape, places, lambda file: _shaped(_open(file), frames, file), counts)
+class _Folder(FeatureSource):
+    """One file per video."""
+
+    def __init__(self, path: Path, item_ids: Ids, frames: int):
+        files = {file.stem: file for file in path.glob("*.npy")}
+        self._frames = frames
+        self._files: dict[int, Path] = {}
+        most, width, half, example = 0, 0, True, path
+        for row, item in enumerate(_texts(item_ids), 1):
+            file = files.get(item)
+            if file is None:
+                continue
+            array = _shaped(_open(file), frames, file)
+            if not self._files:
+                width, example = array.shape[1], file
+            if array.shape[1] != width:
+                difference = f"found width {array.shape[1]}, expected {width} as in {example.name}"
+                raise DataError(f"{file}: video {item}: {difference}")
+            most, half = max(most, array.shape[0]), half and array.dtype == np.float16
+            self._files[row] = file
+        if not self._files:
+            raise DataError(f"{path}: {_none_matches(item_ids, list(files))}")
+        self.rows = list(self._files)
+        self.shape = Features(most, width, "float16" if half else "float32")
+        self.counts = {"features_not_in_log": len(files) - len(self._files)}
+
+    def load(self, row: int) -> np.ndarray:
+        return _shaped(_open(self._files[row]), self._frames, self._files[row])
+
+    def name(self, row: int) -> str:
+        return f"{self._files[row]}: video {self._files[row].stem}"
 
 
-def _archive(path: Path, item_ids: np.ndarray | Sequence[str], frames: int, scratch: Path) -> Content:
+class _Stack(FeatureSource):
+    """All videos in one array `stack`, the real frames of each in `length`; `ids` says which is which."""
+
+    def __init__(
+        self, path: Path, item_ids: Ids, ids: Ids, stack: np.ndarray, length: np.ndarray | None, frames: int
+    ):
+        if len(ids) != len(stack):
+            raise DataError(f"{path}: found {len(stack)} videos for {len(ids)} ids, expected as many")
+        if not len(stack):
+            raise DataError(f"{path}: holds no videos")
+        most, width = _shaped(stack[0], frames, path).shape
+        if length is not None:
+            _check_lengths(path, ids, length, len(stack), most)
+        row_of: dict[str, int] = {}
+        for row, item in enumerate(_texts(ids)):
+            if row_of.setdefault(item, row) != row:
+                raise DataError(f"{path}: video {item} is there twice, in rows {row_of[item]} and {row}")
+        self._stack_rows = {
+            row: row_of[item] for row, item in enumerate(_texts(item_ids), 1) if item in row_of
+        }
+        if not self._stack_rows:
+            raise DataError(f"{path}: {_none_matches(item_ids, list(row_of))}")
+        self._path, self._stack, self._length, self._frames = path, stack, length, frames
+        self.rows = list(self._stack_rows)
+        self.shape = Features(most, width, "float16" if stack.dtype == np.float16 else "float32")
+        self.counts = {"features_not_in_log": len(stack) - len(self.rows)}
+
+    def load(self, row: int) -> np.ndarray:
+        at = self._stack_rows[row]
+        array = _shaped(self._stack[at], self._frames, self._path)
+        return array if self._length is None else array[: int(self._length[at])]
+
+    def name(self, row: int) -> str:
+        return f"{self._path}: row {self._stack_rows[row]}"
+
+
+def _check_lengths(path: Path, ids: Ids, length: np.ndarray, videos: int, most: int) -> None:
+    """Raise DataError unless `length` holds numbers of frames, 0..`most`, of as many videos."""
+    if length.shape != (videos,):
+        fault = f"shape {length.shape}"
+    else:
+        wrong = np.flatnonzero((length < 0) | (length > most))
+        if not len(wrong):
+            return
+        fault = f"length {length[wrong[0]]} for video {ids[int(wrong[0])]}"
+    raise DataError(f"{path}: found {fault}, expected {videos} lengths in 0..{most}")
+
+
+def _open_archive(path: Path, item_ids: Ids, frames: int, scratch: Path) -> FeatureSource:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -132,47 +198,8 @@ def _archive(path: Path, item_ids: np.ndarray | Sequence[str], frames: int, scra
                         shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise DataError(f"{path}: not readable as .npz: {error}") from None
-    ids, stack = (_open(unpacked[name]) for name in ("item_id", "features"))
     length = _open(unpacked["length"]) if "length" in unpacked else None
-    return _stack(path, item_ids, ids, stack, length, frames)
-
-
-def _stack(
-    path: Path,
-    item_ids: np.ndarray | Sequence[str],
-    ids: np.ndarray | list[str],
-    stack: np.ndarray,
-    length: np.ndarray | None,
-    frames: int,
-) -> Content:
-    if len(ids) != len(stack):
-        raise DataError(f"{path}: found {len(stack)} videos for {len(ids)} ids, expected as many")
-    if not len(stack):
-        raise DataError(f"{path}: holds no videos")
-    shape = _shaped(stack[0], frames, path).shape
-    if length is not None:
-        wrong = np.flatnonzero((length < 0) | (length > shape[0])) if length.shape == (len(stack),) else [0]
-        if len(wrong):
-            at = int(wrong[0])
-            found = (
-                f"length {length[at]} for video {ids[at]}" if length.ndim == 1 else f"shape {length.shape}"
-            )
-            raise DataError(f"{path}: {found}, expected {len(stack)} lengths in 0..{shape[0]}")
-    row_of: dict[str, int] = {}
-    for row, item in enumerate(_texts(ids)):
-        if row_of.setdefault(item, row) != row:
-            raise DataError(f"{path}: video {item} is there twice, in rows {row_of[item]} and {row}")
-    found = {row: row_of[item] for row, item in enumerate(_texts(item_ids), 1) if item in row_of}
-    if not found:
-        raise DataError(f"{path}: {_none_matches(item_ids, list(row_of))}")
-
-    def load(row: Path | int) -> np.ndarray:
-        array = _shaped(stack[row], frames, path)
-        return array if length is None else array[: int(length[row])]
-
-    dtype = "float16" if stack.dtype == np.float16 else "float32"
-    counts = {"features_not_in_log": len(stack) - len(found)}
-    return Content(path, Features(*shape, dtype), found, load, counts)
+    return _Stack(path, item_ids, _open(unpacked["item_id"]), _open(unpacked["features"]), length, frames)
 
 
 def _shaped(array: np.ndarray, frames: int, file: Path) -> np.ndarray:
@@ -189,7 +216,7 @@ def _shaped(array: np.ndarray, frames: int, file: Path) -> np.ndarray:
 
 def _open(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not readable as .npy: {error}") from None
     if array.dtype.kind not in "fiuU":
@@ -197,7 +224,7 @@ def _open(path: Path) -> np.ndarray:
     return array
 
 
-def _read_ids(path: Path) -> np.ndarray | list[str]:
+def _read_ids(path: Path) -> Ids:
     if not path.is_file():
         raise DataError(f"--feature-ids {path}: no such file")
     if path.suffix == ".npy":
@@ -205,11 +232,11 @@ def _read_ids(path: Path) -> np.ndarray | list[str]:
     return path.read_text(encoding="utf-8-sig").split()
 
 
-def _texts(ids: np.ndarray | Sequence[str]) -> list[str]:
+def _texts(ids: Ids) -> list[str]:
     """Ids as text: 7 and "7" are the same video."""
     return [str(item) for item in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
 
 
-def _none_matches(item_ids: np.ndarray | Sequence[str], held: list[str]) -> str:
-    seen, sought = f"such as {sorted(held)[0]!r}" if held else "none", _texts(item_ids[:1])[0]
-    return f"found features of no video in the log: it has ids such as {sought!r}, the features {seen}"
+def _none_matches(item_ids: Ids, feature_ids: list[str]) -> str:
+    known, sought = f"such as {sorted(feature_ids)[0]!r}" if feature_ids else "none", _texts(item_ids[:1])[0]
+    return f"found features of no video in the log: it has ids such as {sought!r}, the features {known}"

@@ -2,18 +2,17 @@
 
     read    judge every row; malformed ones stop the import, those that are not positive are counted and left
             out
-    sort    ids become numbers; exact duplicates (same user, item and time) go; users together, each by time,
-            ties in the order of the source
+    sort    ids become numbers; exact duplicates (same user, item and time) are dropped; users together, each
+            by time, ties in the order of the source
     limit   k-core (users and items with k events or more, repeated until stable), then users with fewer than
-            `min_length` events go, then all but each user's newest `max_length` events
-    split   boundaries; under `time` and `given`, users with fewer than 3 events keep their training part
-            alone
+            `min_length` events are dropped, then all but each user's newest `max_length` events
+    split   boundaries; under `time` and `given`, users with fewer than 3 events keep only their training part
     write   users and items in the order of their original ids
 
 Memory: DuckDB reads, joins and sorts within `memory` (2 GB by default) and spills the rest to disk, about 60
-bytes an event. NumPy then goes over the sorted events in batches; it holds about 60 bytes a distinct user and
-100 a distinct item, and the text of string ids. So the bound is `memory` + 0.4 GB + 60 bytes a user + 100 an
-item. Measured as peak resident memory, k-core 5, string video ids:
+bytes per event. NumPy then goes over the sorted events in batches; it holds about 60 bytes per distinct user
+and 100 per distinct item, and the text of string ids. So the bound is `memory` + 0.4 GB + 60 bytes per user +
+100 per item. Measured as peak resident memory, k-core 5, string video ids:
     20 M events, 2.0 M users, 0.26 M videos, --memory 1GB   1.34 GB,  51 core-seconds
     100 M events, 8.0 M users, 0.43 M videos, --memory 2GB  2.44 GB, 305 core-seconds, 5.9 GB spilled
 """
@@ -29,12 +28,15 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
 from shards.errors import DataError
-from shards.format.index import MIN_EVALUATED, Index
+from shards.format.columns import Ids
+from shards.format.index import Index
+from shards.format.splits import MIN_EVALUATED
 from shards.format.writer import DataSetWriter, refuse_existing
-from shards.importers.features import open_content
+from shards.importers.features import open_features
 from shards.importers.fields import PARTS
 from shards.importers.source import Source
 from shards.importers.splits import Split, parse_split, time_split
@@ -59,8 +61,11 @@ class Options:
 
 
 def import_log(source: Source, options: Options) -> Index:
-    """Import `source` to `options.out` and return the index. DataError at the first fault, nothing left
-    behind."""
+    """Import `source` to `options.out` and return the index.
+
+    Raises:
+        DataError: at the first fault; nothing is left behind.
+    """
     refuse_existing(options.out)
     parse_split(options.split)
     spill = options.spill or options.out.absolute().parent
@@ -75,26 +80,40 @@ def import_log(source: Source, options: Options) -> Index:
                 store.load()
                 return _Import(store, options, Path(folder)).run()
         except duckdb.OutOfMemoryException:
-            raise DataError(f"--memory: {options.memory} do not suffice for this log, give more") from None
+            raise DataError(f"--memory: {options.memory} is not enough for this log; give more") from None
         except duckdb.IOException as error:
             raise DataError(f"{folder}: {str(error).splitlines()[0]}") from None
 
 
-@dataclass
-class _Import:
-    store: Store
-    options: Options
-    folder: Path
+@dataclass(frozen=True)
+class _Sequences:
+    """What remains of n users.
 
-    def __post_init__(self) -> None:
-        self.source, self.drops = self.store.source, self.store.drops
+    user [n], item [sum length]  by number
+    time [sum length]
+    length [n], boundary [n, 2]  as in `records.Block`
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    length: np.ndarray
+    boundary: np.ndarray
+
+
+class _Import:
+    """One import, from the sorted log to the data set."""
+
+    def __init__(self, store: Store, options: Options, folder: Path):
+        self.store, self.options, self.folder = store, options, folder
+        self.source, self.drops = store.source, store.drops
 
     def run(self) -> Index:
         users, items = self.limit()
         split = self.split()
         used = np.zeros(len(items), bool)
-        for _, item, _, _, _ in self.sequences(users, items, split):
-            used[item] = True
+        for sequences in self.sequences(users, items, split):
+            used[sequences.item] = True
         return self.write(users, items, used, split)
 
     def limit(self) -> tuple[np.ndarray, np.ndarray]:
@@ -122,91 +141,90 @@ class _Import:
             self.drops |= {"too_short_users": int(short.sum()), "too_short_events": int(of_user[short].sum())}
         users &= ~short
         if not users.any():
-            found = f"k-core {k}, minimum length {least}"
+            limits = f"k-core {k}, minimum length {least}"
             raise DataError(
-                f"{self.source.files[0]}: no user is left after {found}; the log has {events} events"
+                f"{self.source.files[0]}: no user is left after {limits}; the log has {events} events"
             )
         return users, items
 
     def count(self, users: np.ndarray, items: np.ndarray, stage: str) -> tuple[np.ndarray, np.ndarray]:
         """Events of each user and item among the remaining."""
         of_user, of_item = np.zeros(len(users), np.int64), np.zeros(len(items), np.int64)
-        for u, i, _, _ in self.store.batches(stage):
-            kept = users[u] & items[i]
-            np.add.at(of_user, u[kept], 1)
-            np.add.at(of_item, i[kept], 1)
+        for events in self.store.batches(stage):
+            kept = users[events.user] & items[events.item]
+            np.add.at(of_user, events.user[kept], 1)
+            np.add.at(of_item, events.item[kept], 1)
         return of_user, of_item
 
     def split(self) -> Split:
+        """The split that the options ask for, fitted to the log."""
         kind, dates = parse_split(self.options.split)
         if kind == "time":
             if not self.source.timed:
                 raise DataError(f"{self.source.files[0]}: --split time: the source has no times")
             return time_split(dates, *self.store.query("SELECT min(t), max(t) FROM log"))
         if kind == "given":
-            if "part" not in getattr(self.source, "fields", {}):
+            if not self.source.has_parts:
                 raise DataError("--split given: needs a table with a split column (--columns ...,split=NAME)")
             self.check_given()
         return Split(kind)
 
     def check_given(self) -> None:
-        """DataError where a user's parts go backwards."""
-        for u, _, _, p in self.store.batches("checking the split"):
-            back = np.flatnonzero((np.diff(p) < 0) & (np.diff(u) == 0))
+        """Raise DataError where a user's parts go backwards."""
+        for events in self.store.batches("checking the split"):
+            back = np.flatnonzero((np.diff(events.part) < 0) & (np.diff(events.user) == 0))
             if len(back):
-                user = self.store.query(f"SELECT text FROM users WHERE rowid = {u[back[0]]}")[0]
-                found = f"{PARTS[p[back[0] + 1]]} after {PARTS[p[back[0]]]}"
+                first = back[0]
+                user = self.store.query(f"SELECT text FROM users WHERE rowid = {events.user[first]}")[0]
+                order = f"{PARTS[events.part[first + 1]]} after {PARTS[events.part[first]]}"
                 raise DataError(
-                    f"{self.source.files[0]}: user {user}: found {found}, expected train, valid, test in time"
+                    f"{self.source.files[0]}: user {user}: found {order}, expected train, valid, test in time"
                 )
 
-    def sequences(
-        self, users: np.ndarray, items: np.ndarray, split: Split
-    ) -> Iterator[tuple[np.ndarray, ...]]:
-        """(user number [n], item number [sum], time [sum], length [n], boundary [n, 2]) of what remains, in
-        batches. Counts its drops: call it to the end."""
-        cut = dropped = gone = 0
+    def sequences(self, users: np.ndarray, items: np.ndarray, split: Split) -> Iterator[_Sequences]:
+        """What remains of the log, in batches. Counts its drops at the end."""
+        cut = dropped = without_training = 0
         longest = self.options.max_length
-        for u, i, t, p in self.store.batches("cutting"):
-            kept = users[u] & items[i]
-            u, i, t, p = u[kept], i[kept], t[kept], p[kept]
+        for events in self.store.batches("cutting"):
+            events = events.where(users[events.user] & items[events.item])
             if longest:
-                length = _runs(u)
-                from_end = np.repeat(np.cumsum(length), length) - np.arange(len(u))
+                length = _runs(events.user)
+                from_end = np.repeat(np.cumsum(length), length) - np.arange(len(events.user))
                 kept = from_end <= longest
                 cut += int((~kept).sum())
-                u, i, t, p = u[kept], i[kept], t[kept], p[kept]
-            part = split.parts(t, p) if split.kind in ("time", "given") else None
-            if part is not None:
-                length = _runs(u)
+                events = events.where(kept)
+            part = None
+            if split.kind in ("time", "given"):
+                part = split.parts(events.time, events.part)
+                length = _runs(events.user)
                 kept = (np.repeat(length, length) >= MIN_EVALUATED) | (part == 0)
                 dropped += int((~kept).sum())
-                before = len(length)
-                u, i, t, part = u[kept], i[kept], t[kept], part[kept]
-                gone += before - len(_runs(u))
-            length = _runs(u)
+                events, part = events.where(kept), part[kept]
+                without_training += len(length) - len(_runs(events.user))
+            length = _runs(events.user)
             boundary = split.boundary(length, part)
             short = length < MIN_EVALUATED
             boundary[short] = length[short, None]
-            yield u[np.cumsum(length) - 1], i, t, length, boundary
+            yield _Sequences(events.user[np.cumsum(length) - 1], events.item, events.time, length, boundary)
         if longest:
             self.drops["events_beyond_max_length"] = cut
         if split.kind in ("time", "given"):
-            self.drops |= {"held_out_events_of_short_users": dropped, "users_without_training_events": gone}
+            self.drops |= {
+                "held_out_events_of_short_users": dropped,
+                "users_without_training_events": without_training,
+            }
 
     def write(self, users: np.ndarray, items: np.ndarray, used: np.ndarray, split: Split) -> Index:
         """The data set of what remains; `used` are the items that occur in it."""
         options = self.options
-        item_ids = self.store.ids("item")
-        kept_items = item_ids.filter(used)
-        kept_ids = kept_items.to_numpy() if self.store.types["item"] == "int64" else kept_items.to_pylist()
-        user_ids = self.store.ids("user")
+        item_ids = _plain(self.store.ids("item").filter(used))
+        user_ids = self.store.ids("user")  # stay in Arrow: text takes less memory there
         row = np.cumsum(used)  # item row, from 1
-        content = None
+        features = None
         if options.features:
-            content = open_content(
+            features = open_features(
                 options.features,
-                kept_ids,
+                item_ids,
                 ids=options.feature_ids,
                 frames=options.feature_frames,
                 scratch=self.folder,
@@ -214,27 +232,29 @@ class _Import:
         with DataSetWriter(
             options.out,
             name=options.name or f"{self.source.name}-{self.source.files[0].name.partition('.')[0]}",
-            item_ids=kept_ids,
+            item_ids=item_ids,
             user_type=self.store.types["user"],
-            split=split.described(),
-            features=content.shape if content else None,
+            split=split.description(),
+            features=features.shape if features else None,
         ) as writer:
-            for user, item, time, length, boundary in self.sequences(users, items, split):
-                ids = user_ids.take(user)
-                ids = ids.to_numpy() if self.store.types["user"] == "int64" else ids.to_pylist()
-                writer.add_users(ids, length, row[item], time, boundary)
-            if content:
-                self.store.bar.reset(len(kept_ids))
-                self.store.bar.set_description("features")
-                for number, frames, count in content.videos():
+            for sequences in self.sequences(users, items, split):
+                writer.add_users(
+                    _plain(user_ids.take(sequences.user)),
+                    sequences.length,
+                    row[sequences.item],
+                    sequences.time,
+                    sequences.boundary,
+                )
+            if features:
+                self.store.start_stage("features", len(item_ids))
+                for number, frames, count in features.videos():
                     writer.add_video(number, frames, count)
                     self.store.bar.update(1)
-                self.drops |= content.counts
-            return writer.commit(self.described())
+                self.drops |= features.counts
+            return writer.commit(self.description())
 
-    def described(self) -> dict[str, Any]:
-        """How the data set was made, as the index says it; no absolute paths, so that the bytes are the same
-        anywhere."""
+    def description(self) -> dict[str, Any]:
+        """How the data set was made, for the index; no absolute paths, so the bytes are the same anywhere."""
         options = self.options
         limits = {
             "k_core": options.k_core,
@@ -248,6 +268,12 @@ class _Import:
             "options": {**self.source.options, "split": options.split, **limits},
             "drops": self.drops,
         }
+
+
+def _plain(ids: pa.Array) -> Ids:
+    """Ids as the writer takes them."""
+    plain: Ids = ids.to_numpy() if ids.type == pa.int64() else ids.to_pylist()
+    return plain
 
 
 def _runs(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Where the training, validation and test part of every user's sequence end.
+"""The splits that an import can make: where each user's training, validation and test part end.
 
-A boundary is (train_end, valid_end): events [0, train_end) train, [train_end, valid_end) validate, the rest
-test. A split's target is the last item of its part; the history is all before it.
+A boundary is (train_end, valid_end), see `format.splits`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,11 @@ from typing import Any
 import numpy as np
 
 from shards.errors import DataError, nearest
-from shards.format.index import MIN_EVALUATED, SPLIT_KINDS
+from shards.format.index import SPLIT_KINDS
+from shards.format.splits import leave_one_out
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-"""Ticks a second of the units that a time column may have."""
-
-
-def leave_one_out(length: np.ndarray) -> np.ndarray:
-    """[n, 2]: the last item tests, the one before validates; users with fewer than 3 items train only."""
-    back = np.where(length < MIN_EVALUATED, 0, 1)
-    return np.stack([length - 2 * back, length - back], axis=1)
+"""Ticks per second of the units that a time column may have."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +27,8 @@ class Split:
     valid_from: int = 0
     test_from: int = 0
 
-    def described(self) -> dict[str, Any]:
-        """As the index says it."""
+    def description(self) -> dict[str, Any]:
+        """The split as the index describes it."""
         dates = {"valid_from": self.valid_from, "test_from": self.test_from} if self.kind == "time" else {}
         return {"kind": self.kind, **dates}
 
@@ -45,8 +39,10 @@ class Split:
         return (time >= self.valid_from).astype(np.int8) + (time >= self.test_from)
 
     def boundary(self, length: np.ndarray, part: np.ndarray | None) -> np.ndarray:
-        """int64 [n, 2] from `length` [n] and, for `time` and `given`, the parts [sum length], ascending in a
-        user."""
+        """int64 [n, 2] from `length` [n] and, for `time` and `given`, the parts [sum length] of the events.
+
+        A user's parts ascend.
+        """
         if self.kind == "leave-one-out":
             return leave_one_out(length)
         if part is None:
@@ -57,8 +53,11 @@ class Split:
 
 
 def parse_split(text: str) -> tuple[str, list[str]]:
-    """`leave-one-out`, `time:DATE`, `time:VALID_DATE,TEST_DATE`, `given`, `none` as (kind, dates). Else
-    DataError."""
+    """`leave-one-out`, `time:DATE`, `time:VALID_DATE,TEST_DATE`, `given`, `none` as (kind, dates).
+
+    Raises:
+        DataError: `text` is none of these.
+    """
     kind, _, rest = text.partition(":")
     dates = [date for date in rest.split(",") if date]
     if kind not in SPLIT_KINDS or (kind == "time") != bool(dates) or len(dates) > 2:
@@ -77,9 +76,9 @@ def time_split(dates: list[str], first: int, last: int) -> Split:
     test_from = ticks[-1]
     valid_from = ticks[0] if len(ticks) == 2 else test_from - (last - test_from + 1)
     if not first < valid_from <= test_from <= last:
-        found = f"validation from {valid_from}, test from {test_from}"
+        parts = f"validation from {valid_from}, test from {test_from}"
         raise DataError(
-            f"--split time: found {found}, expected {first} < validation <= test <= {last} (the log's times)"
+            f"--split time: found {parts}, expected {first} < validation <= test <= {last} (the log's times)"
         )
     return Split("time", valid_from, test_from)
 
@@ -100,6 +99,5 @@ def _ticks(date: str, last: int) -> int:
 
 
 def time_unit(last: int) -> str:
-    """The unit of a time column by its latest value: s, ms, us or ns since 1970, each good for some
-    centuries."""
+    """The unit of a time column by its latest value: s, ms, us or ns since 1970, each good for centuries."""
     return next((unit for unit, ticks in UNITS.items() if abs(last) < 1e11 * ticks), "ns")

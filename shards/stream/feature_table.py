@@ -1,7 +1,8 @@
 """The feature table: the frame features of all videos, once on each host, joined to batches by index.
 
 One `.npy` that all processes of the host map into memory (so they share its pages), filled from the feature
-shards by whoever comes first. It lives in a cache folder of its own, keyed by the data set's fingerprint.
+shards by the first process that needs it. It lives in a cache folder of its own, keyed by the data set's
+fingerprint.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from shards import cache
+from shards.cache import cache_root, reserve, touch
 from shards.errors import DataError
-from shards.format.index import Index, is_remote
+from shards.format.index import Features, Index
+from shards.format.partial import PartialPath
 from shards.format.reader import read_feature_shard
-from shards.remote import cache_root
+from shards.remote import is_remote
 from shards.stream.batch import Batch
 
 FEATURES_FILE = "features.npy"
@@ -44,30 +46,35 @@ class FeatureTable:
         self._features = torch.from_numpy(self.features)
         self._frames = torch.from_numpy(self.frames)
 
-    def __reduce__(self):
-        """Another process maps the file itself (and a table in device memory travels as one on the host)."""
+    def __reduce__(self) -> tuple[type[FeatureTable], tuple[Path]]:
+        """Another process maps the file itself (and gets a table in device memory as one on the host)."""
         return FeatureTable, (self.folder,)
 
     @staticmethod
     def open(index: Index, cache_dir: str | Path | None = None) -> FeatureTable | None:
         """The host's table for this data set, filled first where there is none yet; None without features.
 
-        DataError for a fault in the features (shard and video named) or a cache that cannot hold them.
+        Raises:
+            DataError: a fault in the features (shard and video named), or a cache that cannot hold them.
         """
-        if index.features is None:
+        features = index.features
+        if features is None:
             return None
+        shape = (index.videos + 1, features.frames, features.width)  # row 0 is padding
         folder = cache_root(cache_dir) / "features" / re.sub(r"[^0-9A-Za-z]+", "-", index.fingerprint)
         if not folder.is_dir():
+            size = int(np.prod(shape, dtype=np.int64)) * np.dtype(features.dtype).itemsize
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                with _announced(FileLock(f"{folder}.lock"), folder):
-                    if not folder.is_dir():  # else another process has filled it while we waited
-                        cache.make_room(cache_root(cache_dir), folder, _size(index))
-                        _fill(index, folder)
+                with _acquire(FileLock(f"{folder}.lock"), folder):
+                    if not folder.is_dir():  # else another process has filled it while this one waited
+                        reserve(cache_root(cache_dir), folder, size)
+                        _log(f"filling the feature table of {index.name}: {size / 1e6:.0f} MB in {folder}")
+                        _fill(index, PartialPath(folder), shape, features)
             except OSError as error:
                 raise DataError(f"{folder}: the feature table cannot be written: {error}") from None
-        cache.use(folder)
-        return _checked(folder, index)
+        touch(folder)
+        return _load(folder, shape, features)
 
     def to(self, device: torch.device | str) -> FeatureTable:
         """This table with its features held in the memory of `device`, where `join` then works."""
@@ -83,6 +90,7 @@ class FeatureTable:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the features."""
         return self.features.nbytes
 
     def join(self, batch: Batch) -> Batch:
@@ -102,61 +110,43 @@ class FeatureTable:
         }
 
 
-def _announced(lock: FileLock, folder: Path) -> FileLock:
-    """`lock`, acquired; says once that it waits where another process holds it."""
+def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:
+    """Acquire `lock` until the returned context ends; log once that another process holds it."""
     try:
         return lock.acquire(timeout=0.2)
     except Timeout:
-        _say(f"waiting for another process to fill {folder}")
+        _log(f"waiting for another process to fill {folder}")
         return lock.acquire()
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _shape(index: Index) -> tuple[int, int, int]:
-    """A row for each video, and row 0 for padding."""
-    return index.videos + 1, index.frames, index.width
-
-
-def _size(index: Index) -> int:
-    """Bytes of the table's features."""
-    return int(np.prod(_shape(index), dtype=np.int64)) * np.dtype(index.features.dtype).itemsize
-
-
-def _fill(index: Index, folder: Path) -> None:
-    """Write the table next to its place and move it there when it is whole. Called under the lock."""
-    for left in folder.parent.glob(f"{folder.name}.partial-*"):  # of killed processes
-        shutil.rmtree(left, ignore_errors=True)
-    shape, dtype = _shape(index), np.dtype(index.features.dtype)
-    _say(f"filling the feature table of {index.name}: {_size(index) / 1e6:.0f} MB in {folder}")
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        features = np.lib.format.open_memmap(partial / FEATURES_FILE, mode="w+", dtype=dtype, shape=shape)
-        _reserve(partial / FEATURES_FILE)
+def _fill(index: Index, partial: PartialPath, shape: tuple[int, int, int], features: Features) -> None:
+    """Write the table, and move it to its folder when it is complete. Called under the lock."""
+    partial.discard_all()
+    paths = [index.local(shard) for shard in index.feature_shards]
+    with partial:
+        partial.make_folder()
+        table = np.lib.format.open_memmap(
+            partial.path / FEATURES_FILE, mode="w+", dtype=np.dtype(features.dtype), shape=shape
+        )
+        _allocate(partial.path / FEATURES_FILE)
         frames = np.zeros(shape[0], dtype=np.int64)
-        paths = [index.local(shard) for shard in index.feature_shards]
-        for path, shard in zip(paths, index.feature_shards, strict=True):
-            for item, video, count in read_feature_shard(path, shard, index.features, index.videos):
-                features[item], frames[item] = video, count
-        features.flush()
-        np.save(partial / FRAMES_FILE, frames)
-        for name in (FEATURES_FILE, FRAMES_FILE):
-            with open(partial / name, "rb") as file:
-                os.fsync(file.fileno())
-        os.rename(partial, folder)
-        if is_remote(index.path):  # the copies were fetched for the table alone
-            for path in paths:
-                path.unlink(missing_ok=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        for shard in index.feature_shards:
+            for item, video, count in read_feature_shard(index, shard):
+                table[item], frames[item] = video, count
+        table.flush()
+        np.save(partial.path / FRAMES_FILE, frames)
+        partial.commit()
+    if is_remote(index.path):  # the copies were fetched for the table alone
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
-def _reserve(path: Path) -> None:
-    """Take the file's space now: a full disk is then an OSError here and no SIGBUS at a write to the map."""
+def _allocate(path: Path) -> None:
+    """Take the file's space now: a full disk is then an OSError here, not a SIGBUS at a write to the map."""
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with open(path, "r+b") as file:
             try:
@@ -166,16 +156,16 @@ def _reserve(path: Path) -> None:
                     raise
 
 
-def _checked(folder: Path, index: Index) -> FeatureTable:
-    expected = (index.videos + 1, index.frames, index.width)
+def _load(folder: Path, shape: tuple[int, int, int], features: Features) -> FeatureTable:
+    advice = "remove this folder, it is filled again"
     try:
         table = FeatureTable(folder)
-        found = (table.features.shape, table.features.dtype.name, table.frames.shape)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: damaged ({error}); remove this folder, it is filled anew") from None
-    if found != (expected, index.features.dtype, expected[:1]):
+        raise DataError(f"{folder}: damaged ({error}); {advice}") from None
+    stored = (table.features.shape, table.features.dtype.name, table.frames.shape)
+    if stored != (shape, features.dtype, shape[:1]):
         raise DataError(
-            f"{folder}: found features {found[0]} {found[1]} and frames {found[2]}, expected {expected} "
-            f"{index.features.dtype}; remove this folder, it is filled anew"
+            f"{folder}: found features {stored[0]} {stored[1]} and frames {stored[2]}, "
+            f"expected {shape} {features.dtype}; {advice}"
         )
     return table

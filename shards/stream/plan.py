@@ -4,17 +4,17 @@ Terms
   part      the training part of a user's sequence, `train_end` items, oldest first
   window    a cut `[start, stop)` of the part: inputs are items `[start, stop-1)`, targets `[start+1, stop)`
   sample    one window of one user; its length is its number of inputs, `stop - 1 - start`
-  stream    all samples of the data set: shards in an order drawn for the epoch, samples of a shard likewise
-  span      a stretch of `window * batch_size` samples of the stream: what is in memory at a time
-  batch     a global batch; all ranks together consume one a step
-  tile      samples of like length, an eighth of a batch. A batch is made of tiles drawn from the whole span:
-            micro-batches then need little padding, and yet each batch holds all lengths. In a batch of one
-            length a target would weigh the more the shorter its sequence, which costs accuracy.
+  order     all samples of the data set: shards in an order drawn for the epoch, samples of a shard likewise
+  span      a stretch of `window * batch_size` samples of the order: what is in memory at a time
+  batch     a global batch; all ranks together consume one per step
+  tile      samples of similar length, an eighth of a batch. A batch is made of tiles drawn from the whole
+            span: micro-batches then need little padding, and yet each batch holds all lengths. In a batch of
+            one length, a target would weigh more the shorter its sequence is, which costs accuracy.
 
 The content of global batch k depends on (seed, epoch, k), the batch size, the span's size and the data. The
-world, the micro-batch and the workers only decide who takes which rows of it (`deal`).
+number of ranks, the micro-batch and the workers only decide which rank takes which rows of it (`deal`).
 
-Random orders come from the raw words of NumPy's Philox, whose stream is fixed for good, and not from
+Random orders come from the raw words of NumPy's Philox, which stay the same for good, and not from
 `Generator` methods, which may change between NumPy releases.
 """
 
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# What a draw is for: the last word of its key, so that no two draws share a stream.
+# What a draw is for: part of its key, so that no two draws share random words.
 _SHARD_ORDER, _SAMPLE_ORDER, _LENGTH_TIES, _TILE_ORDER = range(4)
 _TIE_BITS = 40  # random bits below the length in a sort key; leaves 24 bits for the length
 FILLER = -1  # row number of an empty row
-TILES = 8  # tiles a batch
+TILES = 8  # tiles per batch
 
 
 def resolve_stride(max_length: int, stride: int) -> int:
@@ -68,12 +68,6 @@ def cut_windows(train_end: np.ndarray, max_length: int, stride: int) -> tuple[np
     return user, start, stop, first_target
 
 
-def windows(train_end: int, max_length: int, stride: int = 0) -> list[tuple[int, int, int]]:
-    """Windows `(start, stop, first_target)` of one part, newest first (see `cut_windows`)."""
-    _, start, stop, first_target = cut_windows(np.array([train_end]), max_length, stride)
-    return list(zip(start.tolist(), stop.tolist(), first_target.tolist(), strict=True))
-
-
 @dataclass(frozen=True)
 class Piece:
     """Samples `[lo, hi)` of a shard, counted in the shard's order of the epoch (`Plan.sample_order`)."""
@@ -86,7 +80,7 @@ class Piece:
 class Plan:
     """The order of one epoch.
 
-    shard_samples: number of samples of each shard. window: span size in global batches.
+    shard_samples: number of samples of each shard; window: span size in global batches.
     """
 
     def __init__(
@@ -106,7 +100,7 @@ class Plan:
         self.steps = -(-self.samples // batch_size)
         self.spans = -(-self.samples // (window * batch_size))
         self.shard_order = _order(self._words(len(self.shard_samples), _SHARD_ORDER))
-        self._ends = np.cumsum(self.shard_samples[self.shard_order])  # in the stream
+        self._ends = np.cumsum(self.shard_samples[self.shard_order])  # where each shard ends in the order
 
     def locate(self, step: int) -> tuple[int, int]:
         """Global batch `step` is number `i` of `batches(span, ...)`: (span, i)."""
@@ -115,7 +109,7 @@ class Plan:
         return divmod(step, self.window)
 
     def pieces(self, span: int) -> list[Piece]:
-        """What the span holds, in the order of the stream."""
+        """What the span holds, in the order of the epoch."""
         begin = span * self.window * self.batch_size
         end = min(begin + self.window * self.batch_size, self.samples)
         pieces = []
@@ -144,11 +138,12 @@ class Plan:
         ties = self._words(n, _LENGTH_TIES, span) >> np.uint64(64 - _TIE_BITS)
         key = (np.asarray(lengths).astype(np.uint64) << np.uint64(_TIE_BITS)) | ties
         by_length = np.argsort(key, kind="stable")[::-1]
-        tiles = np.split(np.arange(n), range(tile, n, tile))  # of places in by_length
+        tiles = np.split(np.arange(n), range(tile, n, tile))  # of positions in by_length
         order = _order(self._words(len(tiles), _TILE_ORDER, span))
-        places = np.concatenate([tiles[i] for i in order])
+        positions = np.concatenate([tiles[i] for i in order])
         return [
-            by_length[np.sort(part)] for part in np.split(places, range(self.batch_size, n, self.batch_size))
+            by_length[np.sort(part)]
+            for part in np.split(positions, range(self.batch_size, n, self.batch_size))
         ]
 
     def _words(self, n: int, purpose: int, index: int = 0) -> np.ndarray:
@@ -161,25 +156,35 @@ def _order(words: np.ndarray) -> np.ndarray:
     return np.argsort(words, kind="stable")
 
 
-def resolve_accumulation(batch_size: int, micro_batch_size: int, world: int) -> int:
-    """Micro-batches that a rank runs a step. ValueError where the sizes do not give a whole number."""
-    if min(batch_size, micro_batch_size, world) < 1 or batch_size % (micro_batch_size * world):
+def resolve_accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int:
+    """Micro-batches that a rank runs per step. ValueError where the sizes do not give a whole number."""
+    if min(batch_size, micro_batch_size, world_size) < 1 or batch_size % (micro_batch_size * world_size):
         raise ValueError(
-            "batch_size = micro_batch_size * world * accumulation does not hold: "
-            f"found batch_size {batch_size}, micro_batch_size {micro_batch_size}, world {world}, "
+            "batch_size = micro_batch_size * world_size * accumulation does not hold: "
+            f"found batch_size {batch_size}, micro_batch_size {micro_batch_size}, world_size {world_size}, "
             "expected a whole accumulation of at least 1"
         )
-    return batch_size // (micro_batch_size * world)
+    return batch_size // (micro_batch_size * world_size)
 
 
-def deal(rows: int, *, rank: int, world: int, micro_batch_size: int, accumulation: int) -> np.ndarray:
-    """A rank's share of a global batch of `rows` rows: int64 `[accumulation, micro_batch_size]`, FILLER where
-    empty. The shape is the same on all ranks.
+def deal(rows: int, *, rank: int, world_size: int, micro_batch_size: int, accumulation: int) -> np.ndarray:
+    """A rank's share of a global batch of `rows` rows: int64 `[accumulation, micro_batch_size]`.
 
-    Rows come longest first and are handed out in this order, to all ranks before the next micro-batch: what
-    runs at the same time is of like length, so no rank waits long for another, and a micro-batch needs little
-    padding.
+    The shape is the same on all ranks; FILLER stands where a row is empty. Rows come longest first and are
+    dealt in this order, to all ranks before the next micro-batch: what runs at the same time is of similar
+    length, so no rank waits long for another, and a micro-batch needs little padding.
     """
-    first = (np.arange(accumulation) * world + rank) * micro_batch_size
+    first = (np.arange(accumulation) * world_size + rank) * micro_batch_size
     share = first[:, None] + np.arange(micro_batch_size)
     return np.where(share < rows, share, FILLER)
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Raise ValueError unless `rank` is one of `world_size` ranks."""
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank: found {rank}, expected 0 to {world_size - 1}")
+
+
+def pick(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`values[rows]`, FILLER where `rows` has it."""
+    return np.where(rows == FILLER, FILLER, values[np.maximum(rows, 0)])

@@ -18,30 +18,34 @@ def prefetch(source: Iterable[T], ahead: int = 3) -> Iterator[T]:
     it is exhausted, closed or collected.
     """
     slots = threading.Semaphore(ahead)
-    ready: queue.SimpleQueue = queue.SimpleQueue()
+    ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
     stopped = threading.Event()
 
     def produce() -> None:
         items = iter(source)
         try:
             while slots.acquire() and not stopped.is_set():
-                ready.put((True, next(items)))
-        except BaseException as error:  # StopIteration too: it ends the consumer
-            ready.put((False, error))
+                ready.put(next(items))
+        except BaseException as error:
+            ready.put(_End(error))
 
     thread = threading.Thread(target=produce, name="shards-prefetch", daemon=True)
     thread.start()
     try:
-        while True:
-            alive, item = ready.get()
-            if not alive:
-                if isinstance(item, StopIteration):
-                    return
-                raise item
+        while not isinstance(item := ready.get(), _End):
             slots.release()
             yield item
+        if not isinstance(item.error, StopIteration):
+            raise item.error
     finally:
         stopped.set()
         slots.release()
-        if not sys.is_finalizing():  # daemon threads no longer run then: to wait would be for ever
+        if not sys.is_finalizing():  # then daemon threads no longer run, and the wait would never end
             thread.join()
+
+
+class _End:
+    """What ended the source: StopIteration, or an error for the consumer."""
+
+    def __init__(self, error: BaseException):
+        self.error = error

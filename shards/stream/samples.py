@@ -1,6 +1,6 @@
-"""Sequence shards as samples: flat arrays of items and, for each sample, where its items lie.
+"""Sequence shards as samples: flat arrays of items and, for each sample, where its items are.
 
-Shards decode once and stay in memory up to a bound, so that small data sets are read once a run.
+Shards are decoded once and stay in memory up to a bound, so that small data sets are read once per run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,35 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from shards.errors import DataError
+from shards.format.index import Index
+from shards.stream.plan import window_count
+
+
+def shard_samples(index: Index, max_length: int, stride: int) -> list[int]:
+    """Training samples (windows) of each sequence shard, from its histogram of training lengths."""
+    counts = []
+    for shard in index.sequence_shards:
+        length, users = np.array(shard.train_lengths, dtype=np.int64).reshape(-1, 2).T
+        counts.append(int((window_count(length, max_length, stride) * users).sum()))
+    return counts
+
+
+def training_samples(index: Index, max_length: int, stride: int) -> int:
+    """Training samples (windows) per epoch, known from the index alone.
+
+    Raises:
+        DataError: there is nothing to train on. ValueError: `max_length` and `stride` cut no windows.
+    """
+    samples = sum(shard_samples(index, max_length, stride))
+    if not samples:
+        raise DataError(f"{index.path}: nothing to train on: no user has 2 items in the training part")
+    return samples
+
 
 @dataclass(frozen=True)
 class Samples:
-    """n samples over a flat array of items.
+    """Samples over a flat array of items.
 
     A sample's inputs are items `[start, stop-1)` of its user's sequence, the items after each of them are its
     targets; targets with an index below `first_target` do not count. In evaluation the only target is item
@@ -34,10 +59,12 @@ class Samples:
     @property
     def length(self) -> np.ndarray:
         """int64 [n]: number of inputs."""
-        return self.stop - 1 - self.start
+        length: np.ndarray = self.stop - 1 - self.start
+        return length
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all arrays."""
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
     def take(self, rows: np.ndarray | slice) -> Samples:
@@ -46,6 +73,7 @@ class Samples:
 
     @staticmethod
     def concatenate(parts: Sequence[Samples]) -> Samples:
+        """Several parts (at least one) as one."""
         if len(parts) == 1:
             return parts[0]
         sizes = np.cumsum([0] + [len(part.item) for part in parts[:-1]])

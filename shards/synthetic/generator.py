@@ -1,7 +1,7 @@
-"""A synthetic world of short videos whose truth is known, so that a result has a ceiling as well as a floor.
+"""A synthetic world of short videos whose truth is known: a result on it has a ceiling as well as a floor.
 
-[ours] The generator shares nothing with any model. All arithmetic is float64 NumPy with fixed streams; the
-numbers below are part of the world and are never tuned after models have been compared on it.
+[ours] The generator shares nothing with any model. All arithmetic is float64 NumPy with fixed random streams;
+the numbers below are part of the world and are never tuned after models have been compared on it.
 
 Videos   topic k(j) uniform over TOPICS centres c_k, unit vectors in R^LATENT;
          content     z_j = unit(c_k(j) + SPREAD * eps_j),  eps_j ~ N(0, I / LATENT)
@@ -44,14 +44,14 @@ SALIENT = 3
 REDUNDANT = 3
 BACKGROUNDS = 6
 SENSOR = 0.2
-USERS_A_CHUNK = 1024
+USERS_PER_CHUNK = 1024
 """Users drawn from one random stream; part of the world."""
 _VIDEO, _FRAME, _USER = range(3)
 
 
 @dataclass(frozen=True)
 class Videos:
-    """The truth of I videos: topic [I], content and sequel [I, LATENT], popularity [I]."""
+    """The truth of the videos: topic [I], content and sequel [I, LATENT], popularity [I]."""
 
     topic: np.ndarray
     content: np.ndarray
@@ -62,7 +62,7 @@ class Videos:
 
 @dataclass(frozen=True)
 class Clicks:
-    """The clicks of n users, packed, oldest first, and where the oracle ranks each.
+    """The clicks of users, packed, oldest first, and where the oracle ranks each.
 
     length [n]; item (from 0), time, accidental [sum length]; greater, equal [sum length]: videos whose true
     probability is above, or equal to, that of the one clicked.
@@ -77,6 +77,7 @@ class Clicks:
 
 
 def make_videos(count: int, seed: int) -> Videos:
+    """Draw the truth of `count` videos."""
     rng = np.random.default_rng([seed, _VIDEO])
     centres = _unit(rng.standard_normal((TOPICS, LATENT)))
     cycle = rng.permutation(TOPICS)
@@ -94,8 +95,7 @@ def make_videos(count: int, seed: int) -> Videos:
 
 
 def make_frames(videos: Videos, frames: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(features float16 [I, M, V], zero past the count; real frames int64 [I], 0 = a video without
-    features)."""
+    """Draw (features float16 [I, M, V], zero past the count; real frames int64 [I], 0 = no features)."""
     rng = np.random.default_rng([seed, _FRAME])
     count = len(videos.topic)
     basis = np.linalg.qr(rng.standard_normal((max(width, LATENT), min(width, LATENT))))[0]
@@ -120,10 +120,10 @@ def make_frames(videos: Videos, frames: int, width: int, seed: int) -> tuple[np.
 
 
 def make_clicks(videos: Videos, users: int, seed: int) -> Iterator[Clicks]:
-    """The clicks of all users, a chunk of users at a time."""
-    for chunk, start in enumerate(range(0, users, USERS_A_CHUNK)):
+    """Draw the clicks of all users, a chunk of users at a time."""
+    for chunk, start in enumerate(range(0, users, USERS_PER_CHUNK)):
         rng = np.random.default_rng([seed, _USER, chunk])
-        yield _click(videos, min(USERS_A_CHUNK, users - start), rng)
+        yield _click(videos, min(USERS_PER_CHUNK, users - start), rng)
 
 
 def _click(videos: Videos, users: int, rng: np.random.Generator) -> Clicks:
@@ -168,4 +168,5 @@ def _click(videos: Videos, users: int, rng: np.random.Generator) -> Clicks:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit

@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from shards.synth import synthesise
+from shards import synthesise
 from tests.trainer import runs
 
 

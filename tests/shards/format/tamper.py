@@ -18,8 +18,7 @@ def rewrite_index(root, change):
 
 
 def rewrite_shard(root, family, number, change, resign=True):
-    """Apply `change(samples)` to the decoded samples of one tar; with `resign` the index lists the new
-    file."""
+    """Apply `change(samples)` to the decoded samples of one tar; `resign`: the index lists the new file."""
     file = Path(root) / family / f"{family}-{number:06d}.tar"
     samples = []
     for raw in iterate_samples(file):

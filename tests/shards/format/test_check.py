@@ -7,8 +7,8 @@ import pytest
 
 from shards import Features
 from shards.__main__ import main
-from shards.format.check import check
-from shards.format.info import histogram, size
+from shards.format.check import check_data_set
+from shards.format.info import format_size, histogram
 from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
 FEATURES = Features(3, 4, "float32")
@@ -21,7 +21,7 @@ def data(make_data_set):
 
 
 def test_a_sound_data_set_has_no_faults(data, capsys):
-    assert list(check(data.path)) == []
+    assert list(check_data_set(data.path)) == []
     assert main(["check", data.path]) == 0
     assert capsys.readouterr().out.strip().endswith("sound")
 
@@ -41,7 +41,7 @@ def test_all_faults_are_named_in_one_run(data, capsys):
     data.local(data.sequence_shards[1]).unlink()
     changed = data.local(data.feature_shards[1])
     changed.write_bytes(changed.read_bytes()[:-1024])
-    faults = list(check(data.path))
+    faults = list(check_data_set(data.path))
     expected = [
         "block-00000000, field item: found 99 for user 0",
         "block-00000001, field boundary: found (7, 2) for user 19",
@@ -64,7 +64,7 @@ def test_broken_records_do_not_hide_the_rest(data):
         samples[2]["time.npy"] = samples[2]["time.npy"][:-1]
 
     rewrite_shard(data.path, "sequences", 0, spoil)
-    faults = list(check(data.path))
+    faults = list(check_data_set(data.path))
     assert any("block-00000000, field item.npy: not decodable" in fault for fault in faults)
     assert any("block-00000002, field time: found shape" in fault for fault in faults)
 
@@ -74,9 +74,11 @@ def test_checksum_of_every_file(data):
         file = data.local(entry)
         before = file.read_bytes()
         file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-        assert any(str(file) in fault and "wrong checksum" in fault for fault in check(data.path)), file
+        assert any(str(file) in fault and "wrong checksum" in fault for fault in check_data_set(data.path)), (
+            file
+        )
         file.write_bytes(before)
-    assert list(check(data.path)) == []
+    assert list(check_data_set(data.path)) == []
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_the_index_is_compared_with_the_records(data, field):
         holder[field] = "sha256:0" if field == "fingerprint" else holder[field] + 1
 
     rewrite_index(data.path, change)
-    faults = list(check(data.path))
+    faults = list(check_data_set(data.path))
     assert len(faults) == 1 and f"field {field}: found" in faults[0]
 
 
@@ -99,7 +101,7 @@ def test_train_lengths_are_compared_with_the_records(data):
         lengths[1][1] -= 1
 
     rewrite_index(data.path, change)
-    assert any("train_lengths" in fault for fault in check(data.path))
+    assert any("train_lengths" in fault for fault in check_data_set(data.path))
 
 
 def test_unreadable_data_sets_exit_2_with_one_line(tmp_path, data, capsys):
@@ -125,4 +127,4 @@ def test_histogram_bins():
 
 
 def test_sizes_for_people():
-    assert [size(n) for n in (0, 1023, 1024, 5 << 30)] == ["0 B", "1023 B", "1.0 KiB", "5.0 GiB"]
+    assert [format_size(n) for n in (0, 1023, 1024, 5 << 30)] == ["0 B", "1023 B", "1.0 KiB", "5.0 GiB"]

@@ -1,5 +1,4 @@
-"""What the index and the readers say to broken data sets: one line with file, record, field, found and
-expected."""
+"""What the index and the readers say of broken data sets: one line with file, record, field and fault."""
 
 import re
 
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from shards import DataError, Features, Index
+from shards.format.files import file_sha256
 from shards.format.reader import read_feature_shard, read_sequence_shard
 from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
@@ -22,9 +22,9 @@ def data(make_data_set):
 def read_all(path):
     index = Index.load(path)
     for entry in index.sequence_shards:
-        read_sequence_shard(index.local(entry), entry, index.videos)
+        read_sequence_shard(index, entry)
     for entry in index.feature_shards:
-        list(read_feature_shard(index.local(entry), entry, index.features, index.videos))
+        list(read_feature_shard(index, entry))
 
 
 def says(path, *parts):
@@ -61,14 +61,10 @@ def test_truncated_tar(data, family):
 def test_truncated_tar_that_the_index_lists(data):
     file = data.local(data.sequence_shards[0])
     file.write_bytes(file.read_bytes()[:1300])
-    rewrite_index(data.path, lambda raw: raw["sequence_shards"][0].update(bytes=1300, sha256=sha256(file)))
+    rewrite_index(
+        data.path, lambda raw: raw["sequence_shards"][0].update(bytes=1300, sha256=file_sha256(file))
+    )
     says(data.path, r"sequences-000000\.tar: (not readable as a tar|record .* found only|found \d+ users)")
-
-
-def sha256(file):
-    from shards.format.reader import file_sha256
-
-    return file_sha256(file)
 
 
 @pytest.mark.parametrize("family", ["sequence_shards", "feature_shards"])
@@ -189,7 +185,7 @@ def test_index_faults(data, change, parts):
     says(data.path, r"index\.json", *parts)
 
 
-def test_index_that_is_no_json(data, tmp_path):
+def test_index_that_is_not_json(data, tmp_path):
     (tmp_path / "data" / "index.json").write_text('{"users": ')
     says(data.path, "not readable as JSON")
 

@@ -11,7 +11,8 @@ import pytest
 import webdataset
 
 from shards import Block, DataError, DataSetWriter, Features, Index
-from shards.format.reader import file_sha256, read_feature_shard, read_sequence_shard
+from shards.format.files import file_sha256
+from shards.format.reader import read_feature_shard, read_sequence_shard
 
 
 def random_log(seed):
@@ -69,9 +70,7 @@ def test_round_trip(tmp_path, seed):
         "feature_shard_bytes": 100 + seed * 50,
     }
     index = write(tmp_path / "d", log, text=bool(seed % 2), features=features, **sizes)
-    block = Block.concatenate(
-        [read_sequence_shard(index.local(e), e, index.videos) for e in index.sequence_shards]
-    )
+    block = Block.concatenate([read_sequence_shard(index, e) for e in index.sequence_shards])
     for name, expected in (("length", length), ("item", item), ("time", time), ("boundary", boundary)):
         np.testing.assert_array_equal(getattr(block, name), expected)
     np.testing.assert_array_equal(block.user, np.arange(len(length)))
@@ -80,7 +79,7 @@ def test_round_trip(tmp_path, seed):
     read = {
         row: (frames, count)
         for e in index.feature_shards
-        for row, frames, count in read_feature_shard(index.local(e), e, index.features, index.videos)
+        for row, frames, count in read_feature_shard(index, e)
     }
     assert list(read) == sorted(features)
     for row, (frames, count) in features.items():
@@ -192,10 +191,12 @@ def test_a_killed_write_leaves_nothing_that_opens(tmp_path):
 import os, signal, sys
 import numpy as np
 from shards import DataSetWriter
-import shards.format.writer as writer
-writer.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "early":
-    writer.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from shards.format import partial
+last = "index.json" if sys.argv[2] == "early" else "d"
+replace = os.replace
+partial.os.replace = lambda source, target: (
+    os.kill(os.getpid(), signal.SIGKILL) if target.name == last else replace(source, target)
+)
 kind = {"name": "d", "user_type": "int64", "split": {"kind": "none"}}
 with DataSetWriter(sys.argv[1], item_ids=np.arange(3), **kind) as w:
     w.add_users([1], [3], [1, 2, 3], [0, 0, 0], [[3, 3]])

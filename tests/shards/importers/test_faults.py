@@ -11,9 +11,9 @@ from shards.__main__ import main
 CSV = "user_id,item_id,timestamp\n"
 
 
-def says(capsys, tmp_path, words, *parts):
+def says(capsys, tmp_path, arguments, *parts):
     before = sorted(tmp_path.iterdir())
-    assert main(["import", *map(str, words), "--out", str(tmp_path / "out")]) == 2
+    assert main(["import", *map(str, arguments), "--out", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")
     for part in parts:
@@ -83,8 +83,8 @@ def test_missing_columns_name_the_nearest(tmp_path, capsys):
     log = tmp_path / "log.csv"
     log.write_text("userid,item_id,timestamp,is_lik\n1,2,3,0\n")
     says(capsys, tmp_path, ["table", log], "no column 'user_id'; nearest: 'userid'")
-    words = ["table", log, "--columns", "user=userid,item=item_id,tiem=timestamp"]
-    says(capsys, tmp_path, words, "'tiem=timestamp'", "nearest: ", "'time'")
+    arguments = ["table", log, "--columns", "user=userid,item=item_id,tiem=timestamp"]
+    says(capsys, tmp_path, arguments, "'tiem=timestamp'", "nearest: ", "'time'")
     says(capsys, tmp_path, ["table", log, "--columns", "user=userid"], "item=.. is missing")
     log.write_text("user_id,video_id,time_ms,is_click,label\n1,2,3,0,1\n")
     says(capsys, tmp_path, ["kuairand", log, "--signal", "like"], "no column 'is_like'; nearest: 'is_click'")
@@ -145,10 +145,10 @@ def test_time_split_needs_times(tmp_path, capsys):
 def test_a_given_split_that_goes_backwards(tmp_path, capsys):
     log = tmp_path / "log.csv"
     log.write_text("user,item,time,split\na,1,1,train\nb,1,1,train\nb,2,2,test\nb,3,3,valid\n")
-    words = ["table", log, "--columns", "user=user,item=item,time=time,split=split", "--split", "given"]
-    says(capsys, tmp_path, words, "user b: found valid after test, expected train, valid, test")
+    arguments = ["table", log, "--columns", "user=user,item=item,time=time,split=split", "--split", "given"]
+    says(capsys, tmp_path, arguments, "user b: found valid after test, expected train, valid, test")
     log.write_text("user,item,time,split\na,1,1,training\n")
-    says(capsys, tmp_path, words, ":2: column split: found 'training', expected train, valid or test")
+    says(capsys, tmp_path, arguments, ":2: column split: found 'training', expected train, valid or test")
 
 
 def test_existing_output_is_kept(tmp_path, capsys):

@@ -18,22 +18,22 @@ def log(tmp_path):
     return file
 
 
-def attach(log, features, *words):
+def attach(log, features, *options):
     out = log.parent / f"out-{len(list(log.parent.iterdir()))}"
-    arguments = ["import", "table", log, "--features", features, "--out", out, *words]
-    assert main([str(word) for word in arguments]) == 0
+    arguments = ["import", "table", log, "--features", features, "--out", out, *options]
+    assert main([str(argument) for argument in arguments]) == 0
     index = Index.load(out)
     videos = {
         int(index.item_ids()[row - 1]): (frames, count)
         for e in index.feature_shards
-        for row, frames, count in read_feature_shard(index.local(e), e, index.features, index.videos)
+        for row, frames, count in read_feature_shard(index, e)
     }
     return index, videos
 
 
-def says(capsys, log, features, words, *parts):
-    arguments = ["import", "table", log, "--features", features, "--out", log.parent / "out", *words]
-    assert main([str(word) for word in arguments]) == 2
+def says(capsys, log, features, options, *parts):
+    arguments = ["import", "table", log, "--features", features, "--out", log.parent / "out", *options]
+    assert main([str(argument) for argument in arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     for part in parts:

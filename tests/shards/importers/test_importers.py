@@ -11,19 +11,18 @@ import pytest
 
 from shards import Block, Index
 from shards.__main__ import main
+from shards.format.index import Counts
 from shards.format.reader import read_sequence_shard
 
 
-def run(*words):
-    assert main([str(word) for word in words]) == 0
-    return Index.load(words[words.index("--out") + 1])
+def run(*arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return Index.load(arguments[arguments.index("--out") + 1])
 
 
 def sequences(index):
     """{original user: [(original item, time), ...]} and {original user: (train_end, valid_end)}."""
-    block = Block.concatenate(
-        [read_sequence_shard(index.local(e), e, index.videos) for e in index.sequence_shards]
-    )
+    block = Block.concatenate([read_sequence_shard(index, e) for e in index.sequence_shards])
     items, users = list(index.item_ids()), list(index.user_ids())
     events, ends = {}, {}
     for row, (a, b) in enumerate(zip(block.starts[:-1], block.starts[1:], strict=True)):
@@ -70,8 +69,8 @@ def test_pipeline_against_the_reference(tmp_path, seed, limits):
     k, least, most = limits
     rows = random_rows(seed, users=60)
     log = write_csv(tmp_path / "log.csv", rows)
-    words = ["--k-core", k, "--min-length", least, "--max-length", most]
-    index = run("import", "table", log, "--out", tmp_path / "d", *words)
+    options = ["--k-core", k, "--min-length", least, "--max-length", most]
+    index = run("import", "table", log, "--out", tmp_path / "d", *options)
     expected = reference(rows, k, least, most)
     assert expected, "the case is empty"
     events, _ = sequences(index)
@@ -115,7 +114,7 @@ def test_leave_one_out_keeps_short_users_for_training(tmp_path):
     rows = [(user, item, item) for user, length in ((1, 1), (2, 2), (3, 3), (4, 6)) for item in range(length)]
     index = run("import", "table", write_csv(tmp_path / "l.csv", rows), "--out", tmp_path / "d")
     assert sequences(index)[1] == {1: (1, 1), 2: (2, 2), 3: (1, 2), 4: (4, 5)}
-    assert index.counts == {"train_events": 8, "valid_users": 2, "test_users": 2, "short_users": 2}
+    assert index.counts == Counts(train_events=8, valid_users=2, test_users=2, short_users=2)
 
 
 def test_no_split_trains_on_everything(tmp_path):
@@ -123,7 +122,7 @@ def test_no_split_trains_on_everything(tmp_path):
     log = write_csv(tmp_path / "l.csv", rows)
     index = run("import", "table", log, "--split", "none", "--out", tmp_path / "d")
     assert sequences(index)[1] == {1: (3, 3), 2: (6, 6)}
-    assert index.counts == {"train_events": 9, "valid_users": 0, "test_users": 0, "short_users": 0}
+    assert index.counts == Counts(train_events=9, valid_users=0, test_users=0, short_users=0)
 
 
 @pytest.mark.parametrize(("split", "edges"), [("time:40", (30, 40)), ("time:25,42", (25, 42))])
@@ -171,7 +170,7 @@ def test_given_split(tmp_path):
     events, ends = sequences(index)
     assert ends == {1: (2, 3), 2: (0, 2), 3: (1, 1)}
     assert events[2] == [(6, 4), (7, 5), (5, 9)] and events[3] == [(6, 1)]
-    assert index.counts == {"train_events": 3, "valid_users": 2, "test_users": 2, "short_users": 1}
+    assert index.counts == Counts(train_events=3, valid_users=2, test_users=2, short_users=1)
 
 
 def test_microlens_pairs_without_times_keep_order_and_repeats(tmp_path):

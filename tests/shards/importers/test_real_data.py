@@ -1,5 +1,4 @@
-"""Published logs, where $MEALREC_REAL_DATA names the folder that holds them: their known counts must come
-out."""
+"""Published logs, where $MEALREC_REAL_DATA names their folder: their known counts must come out."""
 
 import os
 from pathlib import Path
@@ -8,16 +7,16 @@ import pytest
 
 from shards import Index
 from shards.__main__ import main
-from shards.format.check import check
+from shards.format.check import check_data_set
 
 ROOT = Path(os.environ.get("MEALREC_REAL_DATA", "/nonexistent"))
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="MEALREC_REAL_DATA is not set")
 
 
-def run(out, *words):
-    assert main([*map(str, words), "--out", str(out)]) == 0
+def run(out, *arguments):
+    assert main([*map(str, arguments), "--out", str(out)]) == 0
     index = Index.load(out)
-    assert list(check(out)) == []
+    assert list(check_data_set(out)) == []
     return index
 
 
@@ -28,7 +27,7 @@ def test_microlens_50k_with_title_tokens(tmp_path):
     assert (index.users, index.videos, index.interactions) == (50_000, 19_220, 359_708)
     assert (index.frames, index.width, index.features.videos_with_features) == (8, 64, 19_220)
     assert index.item_ids()[-1] == 19_738
-    assert index.counts["test_users"] == 50_000
+    assert index.counts.test_users == 50_000
 
 
 def test_microlens_50k_preset(tmp_path):

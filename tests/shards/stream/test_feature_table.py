@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from shards import DataError, Features, Index
-from shards.format.reader import file_sha256
+from shards.format.files import file_sha256
+from shards.stream.evaluation import EvalStream
 from shards.stream.feature_table import FeatureTable
-from shards.stream.training import EvalStream, TrainStream
+from shards.stream.training import TrainStream
 
 ROOT = Path(__file__).parents[3]
 SHAPE = Features(frames=3, width=4, dtype="float16")
@@ -25,7 +26,7 @@ SHAPE = Features(frames=3, width=4, dtype="float16")
 def _fill_elsewhere(path, cache, before=""):
     """A process that opens the table."""
     code = (
-        f"import sys; from shards import Index; from shards.stream.feature_table import FeatureTable\n{before}\n"
+        f"import sys; from shards import FeatureTable, Index\n{before}\n"
         "FeatureTable.open(Index.load(sys.argv[1]), sys.argv[2])"
     )
     return subprocess.Popen(
@@ -59,9 +60,9 @@ def test_join(make_data_set, tmp_path):
     index, _ = make_data_set(features=SHAPE)
     table = FeatureTable.open(index, tmp_path / "cache")
     train = TrainStream(
-        index, batch_size=16, micro_batch_size=8, rank=0, world=2, max_length=5, seed=0, table=table
+        index, batch_size=16, micro_batch_size=8, rank=0, world_size=2, max_length=5, seed=0, table=table
     )
-    evals = EvalStream(index, "test", batch_size=8, rank=1, world=2, max_length=5, table=table)
+    evals = EvalStream(index, "test", batch_size=8, rank=1, world_size=2, max_length=5, table=table)
     for batch in [*(batch for step in train.epoch(0) for batch in step), *evals]:
         distinct = sorted({0, *batch["item"].flatten().tolist()})
         assert batch["features"].shape == (len(distinct), 3, 4) and batch["features"].dtype == torch.float16
@@ -103,7 +104,7 @@ def test_two_tables_share_the_file_and_none_can_change_it(make_data_set, tmp_pat
 
 
 def test_several_processes_fill_once(make_data_set, tmp_path):
-    """The first fills, slowly; the others wait, saying so once, and use what it filled."""
+    """The first fills, slowly; the others wait, logging so once, and use what it filled."""
     index, _ = make_data_set(features=SHAPE)
     slow = (
         "import time, shards.stream.feature_table as t; read = t.read_feature_shard\n"

@@ -1,11 +1,12 @@
-"""Properties of the plan over many worlds, lengths and seeds: arithmetic only, no process, no file."""
+"""Properties of the plan over many world sizes, lengths and seeds: arithmetic only, no process, no file."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from shards.stream.plan import FILLER, Plan, cut_windows, deal, resolve_accumulation, window_count, windows
+from shards.stream.plan import FILLER, Plan, cut_windows, deal, resolve_accumulation, window_count
+from tests.shards.stream import reference
 
 
 def _make(shard_samples, lengths, **options):
@@ -31,11 +32,17 @@ def _random_shards(rng):
 # ---- windows
 
 
+def _cut(train_end, max_length, stride=0):
+    """The windows of one part as (start, stop, first_target)."""
+    _, *columns = cut_windows(np.array([train_end]), max_length, stride)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
 @pytest.mark.parametrize("max_length", [1, 2, 3, 5, 13, 50])
 def test_every_training_target_counts_once(max_length):
     for stride, train_end in itertools.product(range(max_length + 1), [*range(130), 501]):
         counted = np.zeros(train_end, dtype=int)
-        cuts = windows(train_end, max_length, stride)
+        cuts = _cut(train_end, max_length, stride)
         for start, stop, first_target in cuts:
             assert 0 <= start < first_target < stop <= train_end
             assert stop - 1 - start <= max_length
@@ -46,30 +53,30 @@ def test_every_training_target_counts_once(max_length):
 
 
 def test_windows_start_full_at_the_newest_item():
-    assert windows(4, 5, 2) == [(0, 4, 1)]
-    assert windows(6, 5, 2) == [(0, 6, 1)]
-    assert windows(7, 5, 2) == [(1, 7, 5), (0, 5, 1)]
-    assert windows(12, 5, 5) == [(6, 12, 7), (1, 7, 2), (0, 2, 1)]
-    assert windows(9, 4) == windows(9, 4, 2)  # the default is half a window
+    assert _cut(4, 5, 2) == [(0, 4, 1)]
+    assert _cut(6, 5, 2) == [(0, 6, 1)]
+    assert _cut(7, 5, 2) == [(1, 7, 5), (0, 5, 1)]
+    assert _cut(12, 5, 5) == [(6, 12, 7), (1, 7, 2), (0, 2, 1)]
+    assert _cut(9, 4) == _cut(9, 4, 2)  # the default is half a window
 
 
 def test_older_targets_keep_context():
     """With a stride of half a window, a target sees at least half a window of inputs or all there are."""
-    for start, _, first_target in windows(400, 20, 10):
+    for start, _, first_target in _cut(400, 20, 10):
         assert start == 0 or first_target - start > 10
 
 
 def test_many_parts_at_once_are_the_parts_one_by_one():
     lengths = np.random.default_rng(0).integers(0, 40, 200)
     user, start, stop, first_target = cut_windows(lengths, 7, 3)
-    expected = [(u, *w) for u, n in enumerate(lengths) for w in windows(int(n), 7, 3)]
+    expected = [(u, *w) for u, n in enumerate(lengths) for w in reference.windows(int(n), 7, 3)]
     assert list(zip(user, start, stop, first_target, strict=True)) == expected
 
 
 @pytest.mark.parametrize("max_length, stride", [(0, 0), (5, 6), (5, -1)])
 def test_windows_refuse_what_would_lose_targets(max_length, stride):
     with pytest.raises(ValueError, match="found"):
-        windows(10, max_length, stride)
+        _cut(10, max_length, stride)
 
 
 # ---- order
@@ -121,7 +128,7 @@ def test_a_batch_needs_only_its_span():
         plan.locate(plan.steps)
 
 
-def test_batches_hold_all_lengths_longest_first_in_tiles_of_like_length():
+def test_batches_hold_all_lengths_longest_first_in_tiles_of_similar_length():
     lengths = np.random.default_rng(0).integers(1, 50, 64 * 32)
     batches = Plan([len(lengths)], seed=0, epoch=0, batch_size=32, window=64).batches(0, lengths)
     assert all((np.diff(lengths[batch]) <= 0).all() for batch in batches)
@@ -132,7 +139,7 @@ def test_batches_hold_all_lengths_longest_first_in_tiles_of_like_length():
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.4
 
 
-def test_ties_and_the_short_batch_are_drawn_anew_each_epoch():
+def test_ties_and_the_short_batch_are_drawn_again_each_epoch():
     lengths = np.repeat([1, 2, 3, 4], 10)
     short, partners = set(), set()
     for epoch in range(40):
@@ -154,27 +161,27 @@ def test_samples_of_a_long_shard_reach_every_span():
 # ---- dealing
 
 
-def test_dealing_covers_the_batch_once_in_every_world():
-    worlds = 0
-    for world, micro, accumulation in itertools.product(
+def test_dealing_covers_the_batch_once_at_every_world_size():
+    cases = 0
+    for world_size, micro, steps in itertools.product(
         [1, 2, 3, 4, 5, 8, 16, 64], [1, 2, 3, 7, 16], [1, 2, 3, 4]
     ):
-        size = world * micro * accumulation
+        size = world_size * micro * steps
         for rows in {1, size // 3 + 1, size - 1, size} - {0}:
             shares = [
-                deal(rows, rank=rank, world=world, micro_batch_size=micro, accumulation=accumulation)
-                for rank in range(world)
+                deal(rows, rank=rank, world_size=world_size, micro_batch_size=micro, accumulation=steps)
+                for rank in range(world_size)
             ]
-            assert all(share.shape == (accumulation, micro) for share in shares)
+            assert all(share.shape == (steps, micro) for share in shares)
             taken = np.concatenate(shares, axis=None)
             assert sorted(taken[taken != FILLER]) == list(range(rows))
-            worlds += 1
-    assert worlds > 500
+            cases += 1
+    assert cases > 500
 
 
-def test_ranks_have_like_lengths_at_the_same_time():
+def test_ranks_have_similar_lengths_at_the_same_time():
     """Longest first: what any rank runs as micro-batch a is at least as long as all of micro-batch a+1."""
-    shares = np.stack([deal(24, rank=r, world=3, micro_batch_size=2, accumulation=4) for r in range(3)])
+    shares = np.stack([deal(24, rank=r, world_size=3, micro_batch_size=2, accumulation=4) for r in range(3)])
     for a in range(3):
         assert shares[:, a].max() < shares[:, a + 1].min()
 

@@ -1,7 +1,6 @@
-"""Streams against the raw sequences: what was written comes out, once, in any world, from any step."""
+"""Training against the raw sequences: what was written comes out, once, at any world size, from any step."""
 
 import copy
-import itertools
 import os
 import pickle
 import subprocess
@@ -14,21 +13,12 @@ import torch
 
 from shards import DataError, DataSetWriter, Features
 from shards.stream.feature_table import FeatureTable
-from shards.stream.plan import windows
-from shards.stream.training import EvalStream, TrainStream
+from shards.stream.training import TrainStream
+from tests.shards.stream.reference import same, windows
 
 OPTIONS = dict(
-    batch_size=24, micro_batch_size=24, rank=0, world=1, max_length=7, stride=3, seed=5, shuffle_window=3
+    batch_size=24, micro_batch_size=24, rank=0, world_size=1, max_length=7, stride=3, seed=5, shuffle_window=3
 )
-
-
-def _same(one, other):
-    """Whether two nested lists of batches are equal in every bit."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(
-            one[k].dtype == other[k].dtype and torch.equal(one[k], other[k]) for k in one
-        )
-    return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _rows(batch):
@@ -47,9 +37,6 @@ def _reference_rows(sequences, max_length, stride):
         for start, stop, first_target in windows(len(train), max_length, stride):
             targets = tuple(int(train[i]) if i >= first_target else 0 for i in range(start + 1, stop))
             yield user, start, tuple(train[start : stop - 1].tolist()), targets
-
-
-# ---- training
 
 
 def test_an_epoch_is_every_sample_once(make_data_set):
@@ -77,16 +64,16 @@ def test_batches_are_as_the_legend_says(make_data_set):
             assert not batch["weight"][batch["item"][:, 0] == 0].any()
 
 
-def test_world_and_micro_batch_only_say_who_takes_what(make_data_set):
+def test_world_size_and_micro_batch_only_say_who_takes_what(make_data_set):
     index, _ = make_data_set()
     whole = [
         [row for batch in step for row in _rows(batch)] for step in TrainStream(index, **OPTIONS).epoch(2)
     ]
-    for world, micro in [(1, 6), (2, 12), (2, 3), (3, 4), (8, 1), (24, 1)]:
-        options = {**OPTIONS, "world": world, "micro_batch_size": micro}
-        ranks = [list(TrainStream(index, **{**options, "rank": rank}).epoch(2)) for rank in range(world)]
+    for world_size, micro in [(1, 6), (2, 12), (2, 3), (3, 4), (8, 1), (24, 1)]:
+        options = {**OPTIONS, "world_size": world_size, "micro_batch_size": micro}
+        ranks = [list(TrainStream(index, **{**options, "rank": rank}).epoch(2)) for rank in range(world_size)]
         for k, parts in enumerate(zip(*ranks, strict=True)):
-            assert {len(part) for part in parts} == {24 // (world * micro)}
+            assert {len(part) for part in parts} == {24 // (world_size * micro)}
             assert {len(batch["item"]) for part in parts for batch in part} == {micro}
             assert sorted(row for part in parts for batch in part for row in _rows(batch)) == sorted(whole[k])
 
@@ -94,7 +81,7 @@ def test_world_and_micro_batch_only_say_who_takes_what(make_data_set):
 def test_the_short_batch_is_last_and_filled_with_weight_0(make_data_set):
     index, _ = make_data_set()
     for rank in range(4):
-        stream = TrainStream(index, **{**OPTIONS, "world": 4, "micro_batch_size": 3, "rank": rank})
+        stream = TrainStream(index, **{**OPTIONS, "world_size": 4, "micro_batch_size": 3, "rank": rank})
         assert stream.samples_per_epoch % 24
         steps = list(stream.epoch(0))
         assert all((batch["weight"] == 1).all() for step in steps[:-1] for batch in step)
@@ -112,7 +99,7 @@ def test_resume_continues(make_data_set, start):
     stream = TrainStream(index, **OPTIONS)
     epoch, step = stream.load_state_dict(copy.deepcopy(TrainStream(index, **OPTIONS).state_dict(1, start)))
     assert (epoch, step) == (1, start)
-    assert _same(list(stream.epoch(epoch, step)), whole[start:])
+    assert same(list(stream.epoch(epoch, step)), whole[start:])
 
 
 def test_resume_does_not_read_earlier_spans(make_data_set):
@@ -128,12 +115,12 @@ def test_resume_does_not_read_earlier_spans(make_data_set):
     assert len(list(stream.epoch(0, start))) == plan.steps - start
 
 
-def test_state_is_in_samples_and_survives_another_world(make_data_set):
+def test_state_is_in_samples_and_survives_another_world_size(make_data_set):
     index, _ = make_data_set()
     stream = TrainStream(index, **OPTIONS)
     state = stream.state_dict(3, 5)
     assert state["samples"] == 5 * 24 and state["fingerprint"] == index.fingerprint
-    other = TrainStream(index, **{**OPTIONS, "world": 4, "micro_batch_size": 3, "rank": 2})
+    other = TrainStream(index, **{**OPTIONS, "world_size": 4, "micro_batch_size": 3, "rank": 2})
     assert other.load_state_dict(state) == (3, 5)
     end = stream.state_dict(3, stream.steps_per_epoch)
     assert end["samples"] == stream.samples_per_epoch
@@ -165,7 +152,7 @@ def test_workers_change_nothing(make_data_set, tmp_path, workers):
     table = FeatureTable.open(index, tmp_path / "cache")
     alone = list(TrainStream(index, table=table, **OPTIONS).epoch(0, 2))
     state = torch.get_rng_state()
-    assert _same(list(TrainStream(index, table=table, workers=workers, **OPTIONS).epoch(0, 2)), alone)
+    assert same(list(TrainStream(index, table=table, workers=workers, **OPTIONS).epoch(0, 2)), alone)
     assert torch.equal(torch.get_rng_state(), state)  # the run's generator is left alone
 
 
@@ -218,7 +205,7 @@ def test_a_process_ends_with_an_epoch_half_read(make_data_set):
 
 def test_sizes_that_do_not_fit_are_refused(make_data_set, tmp_path):
     index, _ = make_data_set()
-    for wrong in ({"micro_batch_size": 5}, {"world": 5}, {"rank": 1}, {"stride": 8}, {"max_length": 0}):
+    for wrong in ({"micro_batch_size": 5}, {"world_size": 5}, {"rank": 1}, {"stride": 8}, {"max_length": 0}):
         with pytest.raises(ValueError, match="found"):
             TrainStream(index, **{**OPTIONS, **wrong})
     with DataSetWriter(
@@ -230,90 +217,19 @@ def test_sizes_that_do_not_fit_are_refused(make_data_set, tmp_path):
         TrainStream(single, **OPTIONS)
 
 
-# ---- evaluation
-
-
-def _evaluate(index, split, world, **options):
-    """All ranks' batches; (user, offset, inputs, target, history) of the real rows."""
-    ranks = []
-    for rank in range(world):
-        stream = EvalStream(
-            index, split, **{"batch_size": 7, "max_length": 6, **options}, rank=rank, world=world
-        )
-        ranks.append(list(stream))
-        assert len(ranks[-1]) == len(stream)
-    rows = []
-    for batch in itertools.chain(*ranks):
-        assert batch["item"].shape[0] == batch["target"].shape[0] == batch["weight"].shape[0] == 7
-        for row in range(7):
-            history = batch["history"][batch["history_row"] == row].tolist()
-            if batch["weight"][row]:
-                item = batch["item"][row]
-                user, offset, target = (int(batch[name][row]) for name in ("sample_id", "offset", "target"))
-                rows.append((user, offset, item[item > 0].tolist(), target, history))
-            else:
-                assert not (history or batch["item"][row].any() or batch["target"][row])
-    return ranks, rows
-
-
-@pytest.mark.parametrize("split", ["valid", "test"])
-@pytest.mark.parametrize("world", [1, 3])
-def test_evaluation_is_every_target_once(make_data_set, split, world):
-    index, sequences = make_data_set()
-    ranks, rows = _evaluate(index, split, world)
-    end = -1 if split == "test" else -2
-    expected = []
-    for user, sequence in enumerate(sequences):
-        if len(sequence) >= 3:
-            before = sequence[:end].tolist()
-            expected.append((user, max(len(before) - 6, 0), before[-6:], int(sequence[end]), before))
-    assert sorted(rows) == expected
-    assert len({len(batches) for batches in ranks}) == 1
-    assert EvalStream(index, split, batch_size=7, rank=0, world=1, max_length=6).users == len(expected)
-
-
-def test_evaluation_over_several_spans_needs_little_padding(make_data_set, monkeypatch):
-    index, sequences = make_data_set(users=900)
-    monkeypatch.setattr("shards.stream.training.SPAN_BATCHES", 10)
-    ranks, rows = _evaluate(index, "test", 2, max_length=25)
-    assert len({row[0] for row in rows}) == len(rows) == sum(len(s) >= 3 for s in sequences)
-    cells = sum(batch["item"].numel() for batches in ranks for batch in batches)
-    assert sum(len(row[2]) for row in rows) > 0.85 * cells
-
-
-def test_limit_takes_the_same_users_in_every_world(make_data_set):
-    index, _ = make_data_set()
-    users = {
-        world: sorted(row[0] for row in _evaluate(index, "valid", world, limit_users=41)[1])
-        for world in (1, 2)
-    }
-    assert users[1] == users[2] and len(set(users[1])) == 41
-    assert max(users[1]) > 250 and min(users[1]) < 50  # spread over the data set
-    everyone = EvalStream(index, "valid", batch_size=7, rank=0, world=1, max_length=6, limit_users=10**9)
-    assert everyone.users == index.counts["valid_users"]
-
-
-def test_a_split_without_targets_is_empty(make_data_set):
-    index, _ = make_data_set(split="none")
-    stream = EvalStream(index, "test", batch_size=7, rank=0, world=1, max_length=6)
-    assert (stream.users, len(stream), list(stream)) == (0, 0, [])
-    with pytest.raises(ValueError, match="split: found 'train'"):
-        EvalStream(index, "train", batch_size=7, rank=0, world=1, max_length=6)
-
-
 def test_streams_travel_to_other_processes(make_data_set, tmp_path):
     """What a data worker that is not forked needs."""
     index, _ = make_data_set(features=Features(2, 3, "float32"))
     stream = TrainStream(index, table=FeatureTable.open(index, tmp_path / "cache"), **OPTIONS)
-    assert _same(list(pickle.loads(pickle.dumps(stream)).epoch(0)), list(stream.epoch(0)))
+    assert same(list(pickle.loads(pickle.dumps(stream)).epoch(0)), list(stream.epoch(0)))
 
 
 # ---- real data
 
 
 @pytest.mark.skipif("MEALREC_REAL_DATA" not in os.environ, reason="needs $MEALREC_REAL_DATA")
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_padding_on_microlens(tmp_path, world):
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_padding_on_microlens(tmp_path, world_size):
     path = Path(os.environ["MEALREC_REAL_DATA"]) / "microlens50k" / "MicroLens-50k_pairs.tsv"
     raw = [np.array(line.split("\t")[1].split(), dtype=np.int64) for line in path.read_text().splitlines()]
     length = np.array([len(sequence) for sequence in raw])
@@ -325,13 +241,13 @@ def test_padding_on_microlens(tmp_path, world):
         writer.add_users(np.arange(len(raw)), length, item + 1, np.zeros(len(item)), boundary)
         index = writer.commit({})
     real = cells = 0
-    for rank in range(world):
+    for rank in range(world_size):
         stream = TrainStream(
             index,
             batch_size=512,
             micro_batch_size=512 // 8,
             rank=rank,
-            world=world,
+            world_size=world_size,
             max_length=13,
             seed=0,
         )
