@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from . import synth, world
-from .check import check
-from .errors import DataError
-from .importers import IMPORTERS
-from .importers.common import Options, import_log
-from .info import describe
-from .schema import Index
+from shards.errors import DataError
+from shards.format.check import check_data_set
+from shards.format.index import Index
+from shards.format.info import describe
+from shards.importers import IMPORTERS
+from shards.importers.pipeline import Options, import_log
+from shards.synthetic import data_set, generator
 
 DESCRIPTION = """\
 Data sets of MealRec: directories of tar shards that any WebDataset reader opens.
@@ -41,17 +41,19 @@ Order of work: malformed rows stop the import, naming file and line; events that
 are sorted stably and exact duplicates (same user, video, time) go; then k-core, --min-length, --max-length.
 Every drop is reported in numbers and kept in index.json. The same input gives the same bytes.
 """
-PRESETS = {"microlens": {"min_length": 5, "max_length": 13, "split": "leave-one-out"}}
-"""MicroLens's published protocol: users with 5 views or more, their newest 13 (10 inputs and 3 to hold
-out)."""
-LIMITS = {"split": "leave-one-out", "k_core": 0, "min_length": 1, "max_length": 0}
+LIMITS: dict[str, Any] = {"split": "leave-one-out", "k_core": 0, "min_length": 1, "max_length": 0}
+# MicroLens's published protocol: users with 5 views or more, their newest 13 (10 inputs and 3 to hold out).
+PRESETS: dict[str, dict[str, Any]] = {
+    "microlens": {"min_length": 5, "max_length": 13, "split": "leave-one-out"}
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 faults found by check, 2 a user's mistake (one line on stderr)."""
-    args = build_parser().parse_args(arguments)
+    """Run a command: exit code 0 done, 1 faults found by check, 2 a user's mistake (one line on stderr)."""
+    parsed = build_parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
     try:
-        return args.run(args)
+        return run(parsed)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `run` of what it parses is the command's function."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m shards", description=DESCRIPTION, formatter_class=raw)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -88,16 +91,16 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "synth",
         help="write a synthetic world",
-        description=f"{synth.__doc__}\nDefaults are the default world.\n\n{world.__doc__}",
+        description=f"{data_set.__doc__}\nDefaults are the default world.\n\n{generator.__doc__}",
         formatter_class=raw,
     )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set to make")
     for name, default, text in (
-        ("users", synth.USERS, "users"),
-        ("videos", synth.VIDEOS, "videos"),
-        ("frames", synth.FRAMES, "frames a video; 0: no features"),
-        ("width", synth.WIDTH, "feature width"),
-        ("seed", synth.SEED, "seed of the world"),
+        ("users", data_set.USERS, "users"),
+        ("videos", data_set.VIDEOS, "videos"),
+        ("frames", data_set.FRAMES, "frames a video; 0: no features"),
+        ("width", data_set.WIDTH, "feature width"),
+        ("seed", data_set.SEED, "seed of the world"),
     ):
         command.add_argument(
             f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default %(default)s)"
@@ -165,23 +168,27 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run_import(args: argparse.Namespace) -> int:
-    preset = PRESETS.get(args.preset, {})
-    given = {name: getattr(args, name) for name in LIMITS}
+def run_import(arguments: argparse.Namespace) -> int:
+    """`import`: write a data set from a log."""
+    preset = PRESETS.get(arguments.preset, {})
+    chosen = {name: getattr(arguments, name) for name in LIMITS}
     limits = {
-        name: given[name] if given[name] is not None else preset.get(name, LIMITS[name]) for name in LIMITS
+        name: value if value is not None else preset.get(name, LIMITS[name]) for name, value in chosen.items()
     }
-    rest = {name: getattr(args, name) for name in ("out", "name", "features", "memory", "spill")}
-    feature = {name: getattr(args, name) for name in ("feature_ids", "feature_frames")}
-    index = import_log(IMPORTERS[args.format].source(args), Options(**rest, **feature, **limits))
-    _report(index)
+    names = ("out", "name", "features", "feature_ids", "feature_frames", "memory", "spill")
+    rest = {name: getattr(arguments, name) for name in names}
+    index = import_log(IMPORTERS[arguments.format].source(arguments), Options(**rest, **limits))
+    _print_summary(index)
     return 0
 
 
-def run_synth(args: argparse.Namespace) -> int:
-    index = synth.synthesise(args.out, args.users, args.videos, args.frames, args.width, args.seed)
-    _report(index)
-    scores = json.loads(index.local(index.oracle_file).read_text())
+def run_synth(arguments: argparse.Namespace) -> int:
+    """`synth`: write a synthetic world, print its floor and its ceiling."""
+    index = data_set.synthesise(
+        arguments.out, arguments.users, arguments.videos, arguments.frames, arguments.width, arguments.seed
+    )
+    _print_summary(index)
+    scores = data_set.read_oracle(index)
     print(f"{'':12s} {'valid HR@10':>12s} {'NDCG@10':>9s} {'test HR@10':>12s} {'NDCG@10':>9s}")
     for name, score in (("popularity", scores["popularity"]), ("oracle", scores)):
         valid, test = score["valid"], score["test"]
@@ -192,29 +199,31 @@ def run_synth(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_check(args: argparse.Namespace) -> int:
+def run_check(arguments: argparse.Namespace) -> int:
+    """`check`: print every fault of a data set."""
     faults = 0
-    for fault in check(args.data):
+    for fault in check_data_set(arguments.data):
         faults += 1
         print(fault)
-    print(f"{args.data}: {'sound' if not faults else f'{faults} fault' + 's' * (faults > 1)}")
+    print(f"{arguments.data}: {'sound' if not faults else f'{faults} fault' + 's' * (faults > 1)}")
     return 1 if faults else 0
 
 
-def run_info(args: argparse.Namespace) -> int:
-    print(describe(args.data))
+def run_info(arguments: argparse.Namespace) -> int:
+    """`info`: print what a data set holds."""
+    print(describe(arguments.data))
     return 0
 
 
-def _report(index: Index) -> None:
+def _print_summary(index: Index) -> None:
     counts = index.counts
     print(
         f"wrote {index.path}: {index.users:,} users, {index.videos:,} videos, "
         f"{index.interactions:,} interactions"
     )
-    evaluated = f"{counts['valid_users']:,} users validate, {counts['test_users']:,} test"
-    short = f"{counts['short_users']:,} users are too short for it"
-    print(f"  {counts['train_events']:,} events train, {evaluated}; {short}")
+    evaluated = f"{counts.valid_users:,} users validate, {counts.test_users:,} test"
+    short = f"{counts.short_users:,} users are too short for it"
+    print(f"  {counts.train_events:,} events train, {evaluated}; {short}")
     if index.features:
         have = f"{index.features.videos_with_features:,} of {index.videos:,} videos"
         print(f"  features [{index.frames}, {index.width}] {index.features.dtype} of {have}")

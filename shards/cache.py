@@ -1,8 +1,8 @@
-"""The size of a host's cache: before a data set's copy or table grows, those that were not used for long make
-room.
+"""The cache of a host: where it is, and how it keeps to its size.
 
-What is removed is made again when it is next asked for, and a process that has a file open keeps it, so
-that nothing in use is lost.
+Before a data set's copy or feature table grows, the entries that were used least recently are removed. What
+is removed is made again when it is next needed, and a process that has a file open keeps it, so nothing in
+use is lost.
 """
 
 from __future__ import annotations
@@ -13,77 +13,89 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from .errors import DataError
+from shards.errors import DataError
 
 VARIABLE = "MEALREC_CACHE_GB"
-KINDS = ("features", "remote")  # folders of the cache that hold an entry a data set
-_room: dict[Path, int] = {}  # bytes that this process may add before it looks again
+KINDS = ("features", "remote")  # folders of the cache that hold one entry per data set
+_reserved: dict[Path, int] = {}  # bytes that this process may add before it looks again
 
 
-def bound(root: Path) -> int:
-    """Bytes that the cache may take: $MEALREC_CACHE_GB, or half of its file system. Raises DataError."""
-    said = os.environ.get(VARIABLE)
-    if said is None:
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """Where this host keeps what it fetched or computed: `cache_dir`, $MEALREC_CACHE or ~/.cache/mealrec."""
+    return Path(cache_dir or os.environ.get("MEALREC_CACHE") or "~/.cache/mealrec").expanduser()
+
+
+def size_limit(root: Path) -> int:
+    """Bytes that the cache may take: $MEALREC_CACHE_GB, or half of its file system.
+
+    Raises:
+        DataError: the variable is not a number above 0.
+    """
+    value = os.environ.get(VARIABLE)
+    if value is None:
         return shutil.disk_usage(root).total // 2
     try:
-        size = float(said)
+        gigabytes = float(value)
     except ValueError:
-        size = 0.0
-    if not 0 < size < float("inf"):
-        raise DataError(f"{VARIABLE}: found {said!r}, expected a number of gigabytes above 0")
-    return int(size * 1e9)
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise DataError(f"{VARIABLE}: found {value!r}, expected a number of gigabytes above 0")
+    return int(gigabytes * 1e9)
 
 
-def make_room(root: Path, entry: Path, needed: int) -> None:
-    """Let `entry` grow by `needed` bytes; it is now the one that was used last.
+def reserve(root: Path, entry: Path, needed: int) -> None:
+    """Let `entry` grow by `needed` bytes, removing other entries where the limit requires it.
+
+    `entry` becomes the one that was used last.
 
     Raises:
         DataError: more is needed than the cache may hold.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    use(entry)
-    if _room.get(root, -1) >= needed:
-        _room[root] -= needed
+    touch(entry)
+    if _reserved.get(root, -1) >= needed:
+        _reserved[root] -= needed
         return
     with FileLock(root / "cache.lock"):
-        most, sizes = bound(root), {other: size(other) for kind in KINDS for other in _entries(root / kind)}
+        limit = size_limit(root)
+        sizes = {other: entry_size(other) for kind in KINDS for other in _entries(root / kind)}
         own = sizes.pop(entry, 0)
-        if own + needed > most:
+        if own + needed > limit:
             raise DataError(
-                f"{entry} would take {(own + needed) / 1e9:.1f} GB, and the cache may hold {most / 1e9:.1f}:"
+                f"{entry} would take {(own + needed) / 1e9:.1f} GB, and the cache may hold {limit / 1e9:.1f}:"
                 f" set {VARIABLE}, or another $MEALREC_CACHE"
             )
         total = own + needed + sum(sizes.values())
         for other in sorted(sizes, key=last_use):
-            if total <= most:
+            if total <= limit:
                 break
             shutil.rmtree(other, ignore_errors=True)
             total -= sizes[other]
-        _room[root] = max(0, most - total)
+        _reserved[root] = max(0, limit - total)
 
 
-def use(entry: Path) -> None:
-    """Note that an entry is used now, if it is there."""
+def touch(entry: Path) -> None:
+    """Note that an entry is used now, if it exists."""
     if entry.is_dir():
         os.utime(entry)
 
 
 def last_use(entry: Path) -> float:
-    """When, as a time stamp; long ago for an entry that has just been removed."""
+    """Time stamp of an entry's last use; 0 for one that has just been removed."""
     try:
         return entry.stat().st_mtime
     except OSError:
         return 0.0
 
 
-def size(entry: Path) -> int:
+def entry_size(entry: Path) -> int:
     """Bytes of an entry's files."""
     total = 0
     for folder, _, files in os.walk(entry):
         for file in files:
             try:
                 total += os.lstat(os.path.join(folder, file)).st_size
-            except OSError:  # removed meanwhile
+            except OSError:  # another process has just removed it
                 continue
     return total
 

@@ -1,4 +1,4 @@
-"""The one error that a fault in the data, or in how it was described, raises."""
+"""The error for faults in a user's data, and spelling help for its messages."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterable
 
 
 class DataError(ValueError):
-    """A fault in the user's data: one line that names file, record and field, what was found and what was
-    expected."""
+    """A fault in the user's data, or in how it was described.
+
+    The message is one line that names file, record and field, what was found and what was expected.
+    """
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
-    """`name`'s closest spellings among `choices` for an error message; all choices (at most 12) where none is
-    close."""
+    """The closest spellings of `name` for an error message; all choices (at most 12) where none is close."""
     names = [str(choice) for choice in choices]
     lowered = {choice.lower(): choice for choice in names}
     close = [lowered[hit] for hit in difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.5)]

@@ -1,11 +1,27 @@
-"""Importers: one small module a source, one pipeline for all (`common.py`).
+"""Importers: one small module per format, one pipeline for all (`pipeline.py`)."""
 
-A module has `HELP`, `add_arguments(parser)` and `source(args) -> source.Source`.
-"""
+from __future__ import annotations
 
-from . import kuairand, microlens, recbole, shortvideo, table
+import argparse
+from typing import Protocol
 
-IMPORTERS = {
+from shards.importers import kuairand, microlens, recbole, shortvideo, table
+from shards.importers.source import Source
+
+
+class Importer(Protocol):
+    """What the module of a format has; its docstring is the description of its command."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this format."""
+
+    def source(self, arguments: argparse.Namespace) -> Source:
+        """The log that the arguments name."""
+
+
+IMPORTERS: dict[str, Importer] = {
     "microlens": microlens,
     "shortvideo": shortvideo,
     "kuairand": kuairand,
@@ -13,4 +29,4 @@ IMPORTERS = {
     "table": table,
 }
 
-__all__ = ["IMPORTERS"]
+__all__ = ["IMPORTERS", "Importer"]

@@ -1,8 +1,7 @@
-"""The fields of a log: for each the SQL expression that reads it (NULL where malformed) and the same
-judgement in Python.
+"""The fields of a log: for each, the SQL expression that reads it and the same judgement in Python.
 
-DuckDB reads millions of rows by the expressions; only when it met a malformed one does Python look for its
-line.
+An expression is NULL where the value is malformed. DuckDB reads millions of rows by the expressions; only
+when it met a malformed one does Python look for its line.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 
 @dataclass(frozen=True)
 class Field:
-    """`column` of the source; `sql` its value; `valid` judges its text; `expected` says what it should have
-    been."""
+    """A column of the source: `sql` is its value, `valid` judges its text, `expected` is for messages."""
 
     column: str
     sql: str
@@ -61,8 +59,7 @@ def iso_time(column: str) -> Field:
 def flag(column: str) -> Field:
     """1 or 0, true or false."""
     name = f"lower(CAST({quote(column)} AS VARCHAR))"
-    words = {True: _TRUE, False: _FALSE}
-    true, false = (", ".join(literal(word) for word in words[key]) for key in (True, False))
+    true, false = (", ".join(literal(text) for text in texts) for texts in (_TRUE, _FALSE))
     sql = f"CASE WHEN {name} IN ({true}) THEN true WHEN {name} IN ({false}) THEN false END"
     return Field(column, sql, lambda text: text.lower() in _TRUE + _FALSE, "1 or 0")
 
@@ -80,7 +77,7 @@ def part(column: str) -> Field:
 
 
 def is_iso(text: str) -> bool:
-    """Whether a text is a date or time and no plain number."""
+    """Whether a text is a date or time, not a plain number."""
     try:
         datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError:

@@ -12,19 +12,20 @@ from typing import Any, NoReturn
 
 import duckdb
 
-from ..errors import DataError
-from .fields import identifier, literal, number_time
-from .source import Log, Source, existing, open_text, scan_text, sniff
+from shards.errors import DataError
+from shards.importers.fields import identifier, literal, number_time
+from shards.importers.source import Log, Source, existing, open_text, scan_text, sniff
 
 HELP = "MicroLens: *_pairs.tsv or *_pairs.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No options of its own."""
+    """Add nothing: the format has no options of its own."""
 
 
-def source(args: argparse.Namespace) -> Source:
-    files = existing(args.source)
+def source(arguments: argparse.Namespace) -> Source:
+    """The log that the arguments name."""
+    files = existing(arguments.source)
     if sniff(files[0]) == "\t":
         return Pairs(files)
     fields = {"user": identifier("user"), "item": identifier("item"), "time": number_time("timestamp")}
@@ -32,17 +33,18 @@ def source(args: argparse.Namespace) -> Source:
 
 
 class Pairs:
-    """`user<TAB>item item ...` a line."""
+    """A log of lines `user<TAB>item item ...`."""
 
     name = "microlens"
-    timed = False
-    id_types: dict[str, str] = {}
-    options: dict[str, Any] = {}
+    timed = has_parts = False
 
     def __init__(self, files: list[Path]):
         self.files = files
+        self.id_types: dict[str, str] = {}
+        self.options: dict[str, Any] = {}
 
     def relation(self) -> str:
+        """See `Source.relation`."""
         files = "[" + ", ".join(literal(str(file)) for file in self.files) + "]"
         scan = scan_text(files, "\t", ("user", "items"), header=False)
         items = "CASE WHEN items IS NULL THEN [NULL] ELSE string_split(items, ' ') END"
@@ -52,6 +54,7 @@ class Pairs:
         )
 
     def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn:
+        """See `Source.locate`."""
         for file in self.files:
             with open_text(file) as lines:
                 for number, line in enumerate(lines, 1):

@@ -1,24 +1,28 @@
-"""RecBole's atomic `.inter` file: tab-separated under a typed header, `user_id:token item_id:token
-rating:float timestamp:float`. Without a timestamp the rows' order stands. Fractions of a second are cut
-off."""
+"""RecBole: an atomic `.inter` file.
+
+It is tab-separated under a typed header, `user_id:token item_id:token rating:float timestamp:float`. Without
+a timestamp the rows are taken to be in order. Fractions of a second are cut off.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from ..errors import DataError, nearest
-from .fields import at_least, identifier, number_time
-from .source import Log, Source, columns, existing
+from shards.errors import DataError, nearest
+from shards.importers.fields import at_least, identifier, number_time
+from shards.importers.source import Log, Source, columns, existing
 
 HELP = "RecBole: an .inter file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this format."""
     parser.add_argument("--min-rating", type=float, help="keep events of this rating or more only")
 
 
-def source(args: argparse.Namespace) -> Source:
-    files = existing(args.source)
+def source(arguments: argparse.Namespace) -> Source:
+    """The log that the arguments name."""
+    files = existing(arguments.source)
     typed = {name.partition(":")[0]: name for name in columns(files[0])}
     untyped = [name for name in typed.values() if ":" not in name]
     if untyped:
@@ -34,8 +38,8 @@ def source(args: argparse.Namespace) -> Source:
     fields = {"user": identifier(column("user_id")), "item": identifier(column("item_id"))}
     if "timestamp" in typed:
         fields["time"] = number_time(typed["timestamp"])
-    if args.min_rating is not None:
-        fields["keep"] = at_least(column("rating"), args.min_rating)
-    return Log(
-        "recbole", files, fields, {"min_rating": args.min_rating} if args.min_rating is not None else {}
-    )
+    options = {}
+    if arguments.min_rating is not None:
+        fields["keep"] = at_least(column("rating"), arguments.min_rating)
+        options["min_rating"] = arguments.min_rating
+    return Log("recbole", files, fields, options)

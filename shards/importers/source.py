@@ -1,25 +1,21 @@
-"""Where a log comes from: delimited text (gzip or plain) or Parquet, as one relation for DuckDB.
-
-`relation()` is a SELECT with the columns `user`, `item` (text), `time` (BIGINT, 0 where the source has none),
-`part` (0, 1, 2 for train, valid, test; 0 where the source has none) and `keep` (whether the event is
-positive), in the order of the files and their rows; NULL marks a malformed value, and `locate()` then finds
-the first, with file and line.
-"""
+"""Where a log comes from: delimited text (gzip or plain) or Parquet, as one relation for DuckDB."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TextIO
 
 import duckdb
 
-from ..errors import DataError, nearest
-from .fields import Field, literal, quote
+from shards.errors import DataError, nearest
+from shards.importers.fields import Field, literal, quote
 
 DELIMITERS = ("\t", ",", ";", "|")
+ROLES = ("user", "item", "time", "part", "keep")
 
 
 class Source(Protocol):
@@ -28,32 +24,42 @@ class Source(Protocol):
     name: str
     files: list[Path]
     timed: bool
-    """Whether events have times; without, rows are in order already and repeats are no duplicates."""
+    """Whether events have times; without, rows are in order already and repeats are not duplicates."""
+    has_parts: bool
+    """Whether events say which part of a split they belong to."""
     id_types: dict[str, str]
     """`user` or `item` -> int64 or string, where the source fixes it; by the values otherwise."""
     options: dict[str, Any]
 
-    def relation(self) -> str: ...
+    def relation(self) -> str:
+        """A SELECT of the columns in `ROLES`, in the order of the files and their rows.
 
-    def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn: ...
+        `user` and `item` are text, `time` BIGINT, `part` 0, 1, 2 for train, valid, test (both 0 where the
+        source has none), `keep` whether the event is positive. NULL marks a malformed value.
+        """
+
+    def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn:
+        """Raise the DataError of the first malformed row; `reason` is for where it cannot be found again."""
 
 
 class Log:
-    """A table with one event a row. `fields`: `user` and `item`, and where given `time`, `part` and
-    `keep`."""
+    """A table with one event per row.
+
+    fields: `user` and `item`, and where the source has them `time`, `part` and `keep`.
+    """
 
     def __init__(self, name: str, files: Sequence[Path], fields: dict[str, Field], options: dict[str, Any]):
         self.name, self.files, self.fields, self.options = name, list(files), fields, options
-        self.timed = "time" in fields
+        self.timed, self.has_parts = "time" in fields, "part" in fields
         self.parquet = is_parquet(self.files[0])
         self.id_types: dict[str, str] = {}
         first = columns(self.files[0])
         for file in self.files:
-            found = columns(file)
+            names = columns(file)
             for field in fields.values():
-                if field.column not in found:
-                    raise DataError(f"{file}: no column {field.column!r}; {nearest(field.column, found)}")
-            if list(found) != list(first):
+                if field.column not in names:
+                    raise DataError(f"{file}: no column {field.column!r}; {nearest(field.column, names)}")
+            if list(names) != list(first):
                 raise DataError(f"{file}: its columns differ from those of {self.files[0]}")
         self.columns = list(first)
         if self.parquet:
@@ -62,12 +68,13 @@ class Log:
                 self.id_types[role] = "string" if text else "int64"
 
     def relation(self) -> str:
+        """See `Source.relation`."""
         value = {"time": "CAST(0 AS BIGINT)", "part": "0", "keep": "true"}
         value |= {role: field.sql for role, field in self.fields.items()}
         return f"SELECT {', '.join(f'{value[role]} AS {quote(role)}' for role in ROLES)} FROM {self._scan()}"
 
     def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn:
-        """Raise the DataError of the first malformed row; `reason` serves where it cannot be found again."""
+        """See `Source.locate`."""
         if self.parquet:
             self._locate_row(connection)
         else:
@@ -84,8 +91,8 @@ class Log:
         for field in self.fields.values():
             query = f"SELECT filename, file_row_number, {quote(field.column)} FROM {self._scan()}"
             for row in connection.execute(f"{query} WHERE ({field.sql}) IS NULL LIMIT 1").fetchall():
-                place = f"{row[0]}: row {row[1] + 1}, column {field.column}"
-                raise DataError(f"{place}: found {row[2]!r:.60}, expected {field.expected}")
+                location = f"{row[0]}: row {row[1] + 1}, column {field.column}"
+                raise DataError(f"{location}: found {row[2]!r:.60}, expected {field.expected}")
 
     def _locate_line(self) -> None:
         for file in self.files:
@@ -96,17 +103,14 @@ class Log:
                 for row in rows:
                     if not row:
                         continue
-                    place = f"{file}:{rows.line_num}"
+                    location = f"{file}:{rows.line_num}"
                     if len(row) != len(self.columns):
-                        raise DataError(f"{place}: found {len(row)} fields, expected {len(self.columns)}")
+                        raise DataError(f"{location}: found {len(row)} fields, expected {len(self.columns)}")
                     for field in self.fields.values():
                         text = row[self.columns.index(field.column)]
                         if not field.valid(text):
-                            column = f"{place}: column {field.column}"
+                            column = f"{location}: column {field.column}"
                             raise DataError(f"{column}: found {text!r:.60}, expected {field.expected}")
-
-
-ROLES = ("user", "item", "time", "part", "keep")
 
 
 def scan_text(files: str, delimiter: str, names: Sequence[str], header: bool) -> str:
@@ -120,11 +124,15 @@ def scan_text(files: str, delimiter: str, names: Sequence[str], header: bool) ->
 
 
 def columns(file: Path) -> dict[str, str]:
-    """Column names of a Parquet or delimited file, with their types (of text: VARCHAR). DataError where it
-    has none."""
+    """Column names of a Parquet or delimited file, with their types (of text: VARCHAR).
+
+    Raises:
+        DataError: the file has none.
+    """
     if is_parquet(file):
         try:
-            rows = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})").fetchall()
+            query = f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})"
+            rows = duckdb.execute(query).fetchall()
         except duckdb.Error as error:
             raise DataError(f"{file}: not readable as Parquet: {error}") from None
         return {row[0]: row[1] for row in rows}
@@ -147,7 +155,7 @@ def sniff(file: Path) -> str:
 
 
 def first_line(file: Path) -> str:
-    """The first line without its end. DataError where the file is missing, empty or no text."""
+    """The first line without its end. DataError where the file is missing, empty or not text."""
     with open_text(file) as lines:
         line = next(lines, "").rstrip("\r\n")
     if not line:
@@ -156,6 +164,7 @@ def first_line(file: Path) -> str:
 
 
 def is_parquet(file: Path) -> bool:
+    """Whether a file is Parquet, by its name."""
     return file.suffix.lower() in (".parquet", ".pq")
 
 
@@ -170,23 +179,18 @@ def existing(paths: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-class open_text:  # noqa: N801 (a context manager, used like open)
-    """Lines of a text file, gzip or plain; faults of decoding and decompression are DataErrors."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __enter__(self) -> Iterator[str]:
+@contextmanager
+def open_text(file: Path) -> Iterator[TextIO]:
+    """Lines of a text file, gzip or plain; faults of decompression are DataErrors."""
+    try:
+        with open(file, "rb") as head:
+            packed = head.read(2) == b"\x1f\x8b"
+        opener = gzip.open if packed else open
+        lines: TextIO = opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    except OSError as error:
+        raise DataError(f"{file}: not readable: {error.strerror}") from None
+    with lines:
         try:
-            with open(self.file, "rb") as head:
-                packed = head.read(2) == b"\x1f\x8b"
-            opener = gzip.open if packed else open
-            self._lines = opener(self.file, "rt", encoding="utf-8-sig", errors="replace", newline="")
-        except OSError as error:
-            raise DataError(f"{self.file}: not readable: {error.strerror}") from None
-        return self._lines
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        self._lines.close()
-        if isinstance(error, (EOFError, gzip.BadGzipFile)):
-            raise DataError(f"{self.file}: broken gzip: {error}") from None
+            yield lines
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise DataError(f"{file}: broken gzip: {error}") from None

@@ -1,4 +1,4 @@
-"""The log as DuckDB tables on disk: read and judged, ids numbered, events sorted, exact duplicates gone.
+"""The log as DuckDB tables on disk: judged, ids numbered, events sorted, exact duplicates dropped.
 
 Everything here keeps to DuckDB's memory limit; what does not fit goes to the scratch directory.
 """
@@ -7,16 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from ..errors import DataError
-from .fields import literal
-from .source import ROLES, Source
+from shards.errors import DataError
+from shards.importers.fields import literal
+from shards.importers.source import ROLES, Source
+
+
+class Events(NamedTuple):
+    """A stretch of the sorted log, int arrays of one length: numbers of users and items, times, parts."""
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    part: np.ndarray
+
+    def where(self, rows: np.ndarray | slice) -> Events:
+        """Some of the events."""
+        return Events(*(column[rows] for column in self))
 
 
 class Store:
@@ -28,11 +41,12 @@ class Store:
     drops   what was left out so far, in numbers
     """
 
-    def __init__(self, source: Source, memory: str, folder: Path, bar: tqdm):
+    def __init__(self, source: Source, memory: str, folder: Path, bar: tqdm[Any]):
         self.source, self.bar = source, bar
         self.sizes: dict[str, int] = {}
         self.types: dict[str, str] = {}
         self.drops: dict[str, int] = {}
+        self.events = 0
         self.connection = duckdb.connect(str(folder / "log.duckdb"))
         try:
             self.connection.execute(f"SET memory_limit = {literal(memory)}")
@@ -43,6 +57,7 @@ class Store:
         self.connection.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false")
 
     def close(self) -> None:
+        """Close the connection to DuckDB."""
         self.connection.close()
 
     def load(self) -> None:
@@ -52,28 +67,30 @@ class Store:
         self._number("item")
         self._sort()
 
-    def batches(self, stage: str) -> Iterator[tuple[np.ndarray, ...]]:
-        """(u, i, t, p) of the sorted log, whole users a batch: number of the user, number of the item, time,
-        part; int arrays of one length."""
-        self.bar.reset(self.events)
-        self.bar.set_description(stage)
+    def start_stage(self, name: str, total: int) -> None:
+        """Show a new stage of `total` units of work in the progress bar."""
+        self.bar.reset(total)
+        self.bar.set_description(name)
+
+    def batches(self, stage: str) -> Iterator[Events]:
+        """The sorted log in batches of whole users."""
+        self.start_stage(stage, self.events)
         cursor = self.connection.cursor()  # its own: it stays open while other statements run
-        reader = _arrow(cursor, "SELECT u, i, t, p FROM log")
-        rest: tuple[np.ndarray, ...] | None = None
-        for batch in reader:
-            columns = tuple(column.to_numpy(zero_copy_only=False) for column in batch.columns)
-            self.bar.update(len(columns[0]))
+        rest: Events | None = None
+        for batch in _arrow(cursor, "SELECT u, i, t, p FROM log"):
+            events = Events(*(column.to_numpy(zero_copy_only=False) for column in batch.columns))
+            self.bar.update(len(events.user))
             if rest is not None:
-                columns = tuple(np.concatenate(pair) for pair in zip(rest, columns, strict=True))
-            cut = int(np.searchsorted(columns[0], columns[0][-1])) if len(columns[0]) else 0
-            rest = tuple(column[cut:] for column in columns)
+                events = Events(*(np.concatenate(pair) for pair in zip(rest, events, strict=True)))
+            cut = int(np.searchsorted(events.user, events.user[-1])) if len(events.user) else 0
+            rest = events.where(slice(cut, None))
             if cut:
-                yield tuple(column[:cut] for column in columns)
-        if rest is not None and len(rest[0]):
+                yield events.where(slice(cut))
+        if rest is not None and len(rest.user):
             yield rest
 
-    def ids(self, role: str) -> Any:
-        """Original ids by their numbers, an Arrow array."""
+    def ids(self, role: str) -> pa.Array:
+        """Original ids by their numbers."""
         cursor = self.connection.cursor()
         table = _arrow(cursor, f"SELECT id FROM {role}s ORDER BY rowid").read_all()
         return table.column("id").combine_chunks()
@@ -84,7 +101,7 @@ class Store:
             rows = self.connection.execute(sql).fetchall()
         except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
             self.source.locate(self.connection, str(error).splitlines()[0])
-        return rows[0] if rows else ()
+        return tuple(rows[0]) if rows else ()
 
     def _read(self) -> None:
         """Judge all rows, then store the positive ones as `raw`."""
@@ -96,14 +113,13 @@ class Store:
         if faults:
             self.source.locate(self.connection, f"{faults} malformed rows")
         if rows == dropped:
-            found = f"{rows} events" + (", not one of them positive" if rows else "")
-            raise DataError(f"{self.source.files[0]}: found {found}, expected at least one")
+            events = f"{rows} events" + (", not one of them positive" if rows else "")
+            raise DataError(f"{self.source.files[0]}: found {events}, expected at least one")
         self.drops |= {"events_read": rows, "events_not_positive": dropped}
         self.query(f"CREATE TABLE raw AS SELECT user, item, time, part FROM ({relation}) WHERE keep")
 
     def _number(self, role: str) -> None:
-        """Table `role`s: `text` of each distinct id, `id` of its own type, in the order of the ids: rowid is
-        the number."""
+        """Table `role`s: `text` and `id` (of its own type) of each distinct id; the rowid is its number."""
         self.bar.set_description(f"numbering {role}s")
         kind = self.source.id_types.get(role)
         if kind is None:  # text: integers where all of them are, written plainly
@@ -118,8 +134,7 @@ class Store:
         self.sizes[role] = self.query(f"SELECT count(*) FROM {role}s")[0]
 
     def _sort(self) -> None:
-        """Table `log`: u, i, t, p by user and time, ties in the order of the source, without exact
-        duplicates."""
+        """Table `log`: u, i, t, p by user and time, ties in the order of the source, no exact duplicates."""
         self.bar.set_description("sorting")
         self.query(
             "CREATE TABLE numbered AS SELECT CAST(users.rowid AS INTEGER) AS u, "
@@ -142,5 +157,5 @@ class Store:
 
 
 def _arrow(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
-    """The rows as a stream that lives as long as the cursor is held."""
+    """The rows in batches; the reader lives as long as the cursor is held."""
     return pa.RecordBatchReader.from_stream(cursor.sql(query))

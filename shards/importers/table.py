@@ -1,18 +1,20 @@
-"""Tables of one's own: Parquet or delimited text with a header, columns named by `--columns
-user=..,item=..,time=..`.
+"""Tables of one's own: Parquet or delimited text with a header.
 
-Optional: `split=..` (train, valid or test, made beforehand; goes with `--split given`) and `rating=..` (with
-`--min-rating`). Times are numbers of any unit, kept as they are, or texts such as `2022-04-10 08:59:09` and
-Parquet timestamps, kept in ms. Without `time` the rows' order stands."""
+Columns are named by `--columns user=..,item=..,time=..`. Optional: `split=..` (train, valid or test, made
+beforehand; goes with `--split given`) and `rating=..` (with `--min-rating`). Times are numbers of any unit,
+kept as they are, or texts such as `2022-04-10 08:59:09` and Parquet timestamps, kept in ms. Without `time`
+the rows are taken to be in order.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from ..errors import DataError, nearest
-from .fields import Field, at_least, identifier, is_iso, iso_time, number_time, part
-from .source import Log, Source, columns, existing, first_row, is_parquet
+from shards.errors import DataError, nearest
+from shards.importers.fields import Field, at_least, identifier, is_iso, iso_time, number_time, part
+from shards.importers.source import Log, Source, columns, existing, first_row, is_parquet
 
 HELP = "Parquet or CSV tables"
 ROLES = ("user", "item", "time", "split", "rating")
@@ -20,6 +22,7 @@ DEFAULT = "user=user_id,item=item_id,time=timestamp"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this format."""
     parser.add_argument(
         "--columns",
         default=DEFAULT,
@@ -31,9 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def source(args: argparse.Namespace) -> Source:
-    named = parse_columns(args.columns)
-    files = existing(args.source)
+def source(arguments: argparse.Namespace) -> Source:
+    """The log that the arguments name."""
+    named = parse_columns(arguments.columns)
+    files = existing(arguments.source)
     if is_parquet(files[0]) != all(is_parquet(file) for file in files):
         raise DataError(f"{files[0]}: found Parquet and text together, expected one kind")
     fields = {"user": identifier(named["user"]), "item": identifier(named["item"])}
@@ -41,17 +45,19 @@ def source(args: argparse.Namespace) -> Source:
         fields["time"] = time_field(files[0], named["time"])
     if "split" in named:
         fields["part"] = part(named["split"])
-    if args.min_rating is not None:
+    if arguments.min_rating is not None:
         if "rating" not in named:
             raise DataError("--min-rating: --columns names no rating column (rating=..)")
-        fields["keep"] = at_least(named["rating"], args.min_rating)
-    options = {"columns": named} | ({"min_rating": args.min_rating} if args.min_rating is not None else {})
+        fields["keep"] = at_least(named["rating"], arguments.min_rating)
+    options: dict[str, Any] = {"columns": named}
+    if arguments.min_rating is not None:
+        options["min_rating"] = arguments.min_rating
     return Log("table", files, fields, options)
 
 
 def parse_columns(text: str) -> dict[str, str]:
     """`user=a,item=b` as a dict. DataError where a role is unknown or user or item missing."""
-    named = {}
+    named: dict[str, str] = {}
     for pair in text.split(","):
         role, _, column = pair.partition("=")
         role = role.strip()

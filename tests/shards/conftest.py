@@ -10,8 +10,10 @@ from shards import DataSetWriter, Features, Index
 
 @pytest.fixture
 def make_data_set(tmp_path) -> Callable[..., tuple[Index, list[np.ndarray]]]:
-    """make(users=..., ...) writes a random data set into `tmp_path`/`name` and returns its index and the raw
-    sequences. Lengths are drawn from 1 to `longest`; every fifth video is without features."""
+    """Write a random data set into `tmp_path`/`name`; returns its index and the raw sequences.
+
+    Lengths are drawn from 1 to `longest`; every fifth video is without features.
+    """
 
     def make(
         users: int = 300,
@@ -54,7 +56,7 @@ def make_data_set(tmp_path) -> Callable[..., tuple[Index, list[np.ndarray]]]:
 
 @pytest.fixture
 def video_of() -> Callable[[int, Features], tuple[np.ndarray, int]]:
-    """video_of(item, features): the frames and the frame count that the data sets above hold for a video."""
+    """The frames and the frame count that these data sets hold for a video: `video_of(item, features)`."""
     return _video
 
 

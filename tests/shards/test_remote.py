@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 
 from shards import DataError, Features, Index, remote
-from shards.stream import EvalStream, TrainStream
-from shards.table import FeatureTable
+from shards.format import files
+from shards.stream.evaluation import EvalStream
+from shards.stream.feature_table import FeatureTable
+from shards.stream.training import TrainStream
 
-OPTIONS = dict(batch_size=24, micro_batch_size=24, rank=0, world=1, max_length=7, seed=5, shuffle_window=3)
+OPTIONS = dict(
+    batch_size=24, micro_batch_size=24, rank=0, world_size=1, max_length=7, seed=5, shuffle_window=3
+)
 SHAPE = Features(frames=3, width=4, dtype="float16")
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, notes what was asked for, and fails as often as it is told to."""
+    """Serves a folder, notes what was asked for, and fails as often as `failures` says."""
 
     requests: list[str]
     failures: int
@@ -46,7 +50,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def served(tmp_path):
-    """(URL of `tmp_path`, the handler class)"""
+    """The URL of `tmp_path`, and the handler class."""
     handler = type("Handler", (_Handler,), {"requests": [], "failures": 0})
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path))
@@ -71,7 +75,7 @@ def _assert_same_data(local: Index, url: str):
     here, there = FeatureTable.open(local), FeatureTable.open(index)
     assert np.array_equal(here.features, there.features)
     assert np.array_equal(index.train_counts(), local.train_counts())
-    options = dict(batch_size=9, rank=0, world=1, max_length=5)
+    options = dict(batch_size=9, rank=0, world_size=1, max_length=5)
     for one, other in zip(
         EvalStream(index, "test", **options), EvalStream(local, "test", **options), strict=True
     ):
@@ -104,15 +108,15 @@ def test_pipe(make_data_set, command):
 
 
 def test_names_of_files_are_quoted_for_the_shell():
-    assert remote.locate("pipe:cat /set", "a b;rm c.tar") == "pipe:cat /set/'a b;rm c.tar'"
-    assert remote.locate("pipe:get {} -", "$x.tar") == "pipe:get '$x.tar' -"
+    assert remote.address_of("pipe:cat /set", "a b;rm c.tar") == "pipe:cat /set/'a b;rm c.tar'"
+    assert remote.address_of("pipe:get {} -", "$x.tar") == "pipe:get '$x.tar' -"
 
 
 def test_each_shard_is_fetched_once(make_data_set, served):
     url, handler = served
     local, _ = make_data_set(features=SHAPE)
     for _ in range(2):
-        remote._verified.clear()  # as a new process would
+        files._verified.clear()  # as a new process would
         index = Index.load(f"{url}/data")
         _items(index)
         FeatureTable.open(index)
@@ -158,14 +162,14 @@ def test_processes_of_a_host_share_the_cache(make_data_set, served):
     assert sum(path.endswith(".tar") for path in handler.requests) == len(local.sequence_shards)
 
 
-def test_a_copy_that_was_damaged_in_the_cache_is_fetched_anew(make_data_set, served, cache):
+def test_a_copy_that_was_damaged_in_the_cache_is_fetched_again(make_data_set, served, cache):
     local, _ = make_data_set()
     index = Index.load(f"{served[0]}/data")
     expected = _items(index)
     copy = next(cache.rglob("sequences-000002.tar"))
     copy.write_bytes(b"?" * copy.stat().st_size)
     (copy.parent / "sequences-000001.tar.partial-1").write_bytes(b"of a killed transfer")
-    remote._verified.clear()
+    files._verified.clear()
     assert _items(Index.load(f"{served[0]}/data")) == expected
     assert copy.read_bytes() == (Path(local.path) / "sequences" / copy.name).read_bytes()
 
@@ -177,7 +181,9 @@ def test_a_source_that_is_not_what_the_index_says(make_data_set, served, cache, 
     path = Path(local.path) / index.sequence_shards[1].file
     data = path.read_bytes()
     path.write_bytes(data[:-512] if damage == "truncated" else b"!" + data[1:])
-    expected = "found .* bytes, expected" if damage == "truncated" else "checksum: found sha256"
+    expected = (
+        "truncated: found .* bytes, expected" if damage == "truncated" else "wrong checksum: found sha256"
+    )
     with pytest.raises(DataError, match=f"{index.path}/sequences/sequences-000001.tar: {expected}") as caught:
         _items(index)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,1 @@
+"""Data sets on disk: the index, the records, their reader and writer."""

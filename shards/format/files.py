@@ -1,0 +1,80 @@
+"""Files of a data set: what the index says of them, and whether it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.errors import DataError
+
+_verified: set[tuple[str, str]] = set()  # (path, sha256) of the files whose content this process has checked
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the data set: path relative to its root, size in bytes, sha256 in hexadecimal."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def size_fault(path: Path, entry: FileEntry) -> str | None:
+    """What is wrong with the size of the file at `path`; None where it is as the index says."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return f"missing; the index expects {entry.bytes} bytes"
+    if size == entry.bytes:
+        return None
+    return f"{'truncated' if size < entry.bytes else 'changed'}: found {size} bytes, expected {entry.bytes}"
+
+
+def checksum_fault(path: Path, entry: FileEntry, *, in_full: bool = False) -> str | None:
+    """What is wrong with the content of the file at `path`; None where its sha256 is as the index says."""
+    sha256 = file_sha256(path)
+    if sha256 == entry.sha256:
+        return None
+    found, expected = (digest if in_full else f"{digest[:16]}..." for digest in (sha256, entry.sha256))
+    return f"wrong checksum: found sha256 {found}, expected {expected}"
+
+
+def check_size(path: Path, entry: FileEntry) -> None:
+    """Raise DataError where the file is missing or has another size than the index says."""
+    if fault := size_fault(path, entry):
+        raise DataError(f"{path}: {fault}")
+
+
+def verify(path: Path, entry: FileEntry) -> None:
+    """Compare a file with the index: its size always, its checksum once per process.
+
+    Raises:
+        DataError: they differ.
+    """
+    check_size(path, entry)
+    if is_verified(path, entry):
+        return
+    if fault := checksum_fault(path, entry):
+        raise DataError(f"{path}: {fault}")
+    mark_verified(path, entry)
+
+
+def is_verified(path: Path, entry: FileEntry) -> bool:
+    """Whether this process has already found the content of the file at `path` as the index says."""
+    return (os.path.abspath(path), entry.sha256) in _verified
+
+
+def mark_verified(path: Path, entry: FileEntry) -> None:
+    """Remember that the content of the file at `path` is as the index says."""
+    _verified.add((os.path.abspath(path), entry.sha256))

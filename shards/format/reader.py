@@ -1,0 +1,103 @@
+"""Reads the records of one shard through WebDataset's own tar reader.
+
+Size and sha256 of a tar are compared with the index when a process first reads it. Faults are DataErrors of
+one line.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from webdataset.autodecode import Decoder, DecodingError
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from shards.errors import DataError
+from shards.format.files import verify
+from shards.format.index import FeatureShard, Index, SequenceShard
+from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
+
+
+def iterate_samples(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Raw samples of a tar in order: `__key__` and the undecoded bytes of every field. No verification."""
+    try:
+        with open(path, "rb") as stream:
+            yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
+    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
+        reason = str(error.args[0] if error.args else error).split(" @ ")[0]
+        raise DataError(f"{path}: not readable as a tar: {reason}") from None
+
+
+def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:
+    """The decoded `fields` of a raw sample, by WebDataset's default decoder.
+
+    Raises:
+        DataError: a field is missing or broken.
+    """
+    key = sample["__key__"]
+    for field in fields:
+        if field not in sample:
+            present = ", ".join(sorted(name for name in sample if not name.startswith("__")))
+            raise DataError(f"{path}: record {key}, field {field}: found only {present}, expected it")
+    try:
+        decoded = Decoder([])({"__key__": key, **{field: sample[field] for field in fields}})
+    except DecodingError as error:
+        raise DataError(f"{path}: record {key}, field {error.k}: not decodable: {error.__cause__}") from None
+    return [decoded[field] for field in fields]
+
+
+def decode_block(path: str | Path, sample: dict[str, Any]) -> Block:
+    """A raw sample of a sequence shard as a Block, its fields not judged."""
+    return Block(*decode_sample(path, sample, tuple(f"{name}.npy" for name in BLOCK_FIELDS)))
+
+
+def decode_video(path: str | Path, sample: dict[str, Any]) -> tuple[int, np.ndarray, int]:
+    """A raw sample of a feature shard as (item row, frames [M, V], real frames), only its key judged."""
+    key = sample["__key__"]
+    prefix, _, number = key.rpartition("-")
+    if prefix != "video" or not number.isdigit():
+        raise DataError(f"{path}: record {key}, field __key__: found {key!r}, expected video-<item row>")
+    frames, count = decode_sample(path, sample, ("frames.npy", "count.cls"))
+    return int(number), frames, count
+
+
+def read_sequence_shard(index: Index, entry: SequenceShard) -> Block:
+    """All users of one sequence shard of the data set as one Block, verified and judged."""
+    path = index.local(entry)
+    verify(path, entry)
+    blocks, user = [], entry.first_user
+    for sample in iterate_samples(path):
+        block = decode_block(path, sample)
+        for fault in block_faults(block, sample["__key__"], user, index.videos):
+            raise DataError(f"{path}: {fault}")
+        blocks.append(block)
+        user += len(block.user)
+    if user - entry.first_user != entry.users:
+        raise DataError(f"{path}: found {user - entry.first_user} users, expected {entry.users}")
+    return Block.concatenate(blocks)
+
+
+def read_feature_shard(index: Index, entry: FeatureShard) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Every video of one feature shard as (item row, frames [M, V], real frames), verified and judged."""
+    features = index.features
+    assert features is not None, "an index with feature shards says their shape"
+    path = index.local(entry)
+    verify(path, entry)
+    videos, last = 0, entry.first_item - 1
+    for sample in iterate_samples(path):
+        item, frames, count = decode_video(path, sample)
+        if not last < item <= index.videos:
+            raise DataError(
+                f"{path}: record {sample['__key__']}: expected an item row in {last + 1}..{index.videos}"
+            )
+        for fault in video_faults(
+            frames, count, sample["__key__"], (features.frames, features.width), features.dtype
+        ):
+            raise DataError(f"{path}: {fault}")
+        yield item, frames, count
+        videos, last = videos + 1, item
+    if videos != entry.videos:
+        raise DataError(f"{path}: found {videos} videos, expected {entry.videos}")

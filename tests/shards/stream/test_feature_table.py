@@ -1,0 +1,188 @@
+"""The host's feature table: filled once, whole or not at all, joined by index."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shards import DataError, Features, Index
+from shards.format.files import file_sha256
+from shards.stream.evaluation import EvalStream
+from shards.stream.feature_table import FeatureTable
+from shards.stream.training import TrainStream
+
+ROOT = Path(__file__).parents[3]
+SHAPE = Features(frames=3, width=4, dtype="float16")
+
+
+def _fill_elsewhere(path, cache, before=""):
+    """A process that opens the table."""
+    code = (
+        f"import sys; from shards import FeatureTable, Index\n{before}\n"
+        "FeatureTable.open(Index.load(sys.argv[1]), sys.argv[2])"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(cache)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_table_holds_every_video(make_data_set, video_of, tmp_path, capsys, dtype):
+    shape = Features(3, 4, dtype)
+    index, _ = make_data_set(features=shape)
+    assert len(index.feature_shards) > 1
+    table = FeatureTable.open(index, tmp_path / "cache")
+    assert table.features.shape == (51, 3, 4) and table.features.dtype == np.dtype(dtype)
+    assert table.frames.shape == (51,) and table.frames.dtype == np.int64
+    for item in range(51):
+        frames, count = video_of(item, shape) if item % 5 else (np.zeros((3, 4)), 0)
+        assert np.array_equal(table.features[item], frames) and table.frames[item] == count
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("filling the feature table of data: 0 MB in ")
+    FeatureTable.open(index, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
+
+
+def test_no_features_no_table(make_data_set, tmp_path):
+    index, _ = make_data_set()
+    assert FeatureTable.open(index, tmp_path / "cache") is None
+
+
+def test_join(make_data_set, tmp_path):
+    index, _ = make_data_set(features=SHAPE)
+    table = FeatureTable.open(index, tmp_path / "cache")
+    train = TrainStream(
+        index, batch_size=16, micro_batch_size=8, rank=0, world_size=2, max_length=5, seed=0, table=table
+    )
+    evals = EvalStream(index, "test", batch_size=8, rank=1, world_size=2, max_length=5, table=table)
+    for batch in [*(batch for step in train.epoch(0) for batch in step), *evals]:
+        distinct = sorted({0, *batch["item"].flatten().tolist()})
+        assert batch["features"].shape == (len(distinct), 3, 4) and batch["features"].dtype == torch.float16
+        assert batch["frames"].tolist() == table.frames[distinct].tolist()
+        assert batch["feature_row"].shape == batch["item"].shape
+        assert np.array_equal(np.array(distinct)[batch["feature_row"]], batch["item"])
+        assert np.array_equal(batch["features"][batch["feature_row"]], table.features[batch["item"]])
+        assert not batch["features"][0].any() and batch["frames"][0] == 0
+        assert (batch["feature_row"] == 0).equal(batch["item"] == 0)
+
+
+def test_join_without_padding_keeps_row_0(make_data_set, tmp_path):
+    index, _ = make_data_set(features=SHAPE)
+    joined = FeatureTable.open(index, tmp_path / "cache").join({"item": torch.tensor([[7, 3], [3, 9]])})
+    assert joined["feature_row"].tolist() == [[2, 1], [1, 3]]
+    assert joined["frames"].tolist()[0] == 0 and len(joined["features"]) == 4
+
+
+def test_device_memory(make_data_set, tmp_path):
+    index, _ = make_data_set(features=SHAPE)
+    table = FeatureTable.open(index, tmp_path / "cache")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = {"item": torch.tensor([[7, 3, 0], [3, 9, 1]])}
+    expected = table.join(batch)
+    resident = table.to(device)
+    for item in (batch["item"], batch["item"].to(device)):
+        joined = resident.join({"item": item})
+        assert all(joined[name].device.type == device for name in ("features", "frames", "feature_row"))
+        assert all(torch.equal(joined[name].cpu(), expected[name]) for name in joined)
+
+
+def test_two_tables_share_the_file_and_none_can_change_it(make_data_set, tmp_path):
+    index, _ = make_data_set(features=SHAPE)
+    table = FeatureTable.open(index, tmp_path / "cache")
+    other = pickle.loads(pickle.dumps(table))
+    assert isinstance(other.features, np.memmap) and other.folder == table.folder
+    table.features[1] = 9
+    assert not (other.features[1] == 9).any() and not (FeatureTable(table.folder).features[1] == 9).any()
+
+
+def test_several_processes_fill_once(make_data_set, tmp_path):
+    """The first fills, slowly; the others wait, logging so once, and use what it filled."""
+    index, _ = make_data_set(features=SHAPE)
+    slow = (
+        "import time, shards.stream.feature_table as t; read = t.read_feature_shard\n"
+        "t.read_feature_shard = lambda *a: (time.sleep(0.15), read(*a))[1]"
+    )
+    cache = tmp_path / "cache"
+    processes = [_fill_elsewhere(index.path, cache, slow) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert "".join(said).count("filling the feature table") == 1
+    assert all(text.count("\n") <= 1 for text in said)
+    assert {path.name for path in (cache / "features").iterdir() if path.is_dir()} == {
+        FeatureTable.open(index, cache).folder.name
+    }
+
+
+def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_path, capsys):
+    index, _ = make_data_set(features=SHAPE)
+    cache = tmp_path / "cache"
+    process = _fill_elsewhere(
+        index.path,
+        cache,
+        "import time, shards.stream.feature_table as t; t.read_feature_shard = lambda *a: time.sleep(60)",
+    )
+    deadline = time.monotonic() + 30
+    while not list(cache.glob("features/*.partial-*/features.npy")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(cache.glob("features/*.partial-*"))
+    table = FeatureTable.open(index, cache)
+    assert np.array_equal(table.features[1], video_of(1, SHAPE)[0])
+    assert not list(cache.glob("features/*.partial-*"))
+    assert "filling" in capsys.readouterr().err
+
+
+def test_another_content_is_another_table(make_data_set, tmp_path):
+    one, _ = make_data_set(features=SHAPE, name="one")
+    two, _ = make_data_set(features=SHAPE, name="two", seed=1)
+    folders = {FeatureTable.open(index, tmp_path / "cache").folder for index in (one, two, one)}
+    assert len(folders) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_a_number_names_shard_and_video(make_data_set, video_of, tmp_path, value):
+    index, _ = make_data_set(features=SHAPE)
+    good, bad = video_of(6, SHAPE)[0], video_of(6, SHAPE)[0]
+    bad[0, 2] = value
+    shard = [shard for shard in index.feature_shards if shard.first_item <= 6][-1]
+    path = Path(index.path) / shard.file
+    data = path.read_bytes()
+    assert data.count(good.tobytes()) == 1
+    path.write_bytes(data.replace(good.tobytes(), bad.tobytes()))
+    raw = json.loads((Path(index.path) / "index.json").read_text())
+    for entry in raw["feature_shards"]:  # a data set that somebody else wrote: its checksums are right
+        entry["sha256"] = file_sha256(Path(index.path) / entry["file"])
+    (Path(index.path) / "index.json").write_text(json.dumps(raw))
+    with pytest.raises(
+        DataError, match=rf"{path.name}: record video-00000006, field frames: found -?(nan|inf)"
+    ):
+        FeatureTable.open(Index.load(index.path), tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache" / "features").iterdir() if path.is_dir()]
+
+
+def test_a_damaged_table_is_refused(make_data_set, tmp_path):
+    index, _ = make_data_set(features=SHAPE)
+    table = FeatureTable.open(index, tmp_path / "cache")
+    os.truncate(table.folder / "features.npy", 500)
+    with pytest.raises(DataError, match="damaged .* remove this folder"):
+        FeatureTable.open(index, tmp_path / "cache")
+    np.save(table.folder / "features.npy", np.zeros((51, 3, 5), np.float16))
+    with pytest.raises(DataError, match="remove this folder") as caught:
+        FeatureTable.open(index, tmp_path / "cache")
+    assert "(51, 3, 5)" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written(make_data_set, tmp_path):
+    index, _ = make_data_set(features=SHAPE)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="the feature table cannot be written"):
+        FeatureTable.open(index, tmp_path / "file")
