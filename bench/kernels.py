@@ -35,7 +35,7 @@ from typing import Any
 import torch
 
 from mealrec import ops
-from mealrec.ops import Place, Schedule, reference, tables
+from mealrec.ops import Counters, Schedule, reference, tables
 
 SCHEDULE = Schedule("linear", 10)
 # B x L (x M) rows of D: S1 and S2 train on a GPU, S3 fits its cache, S4 and S5 are pooled videos, S6 is
@@ -82,7 +82,7 @@ class Buffers:
         self.out = torch.empty_like(self.x[0])
         index = torch.arange(rows, device=device)
         seed, step = torch.tensor(7, device=device), torch.tensor(3, device=device)
-        self.place = Place(seed, step, index // 400, index % 400)
+        self.place = Counters(seed, step, index // 400, index % 400)
         self.t = index % (SCHEDULE.steps - 1) + 1
         self.t_prev = self.t - 1
         self.mask = torch.rand(rows, generator=make, device=device) >= MASKED

@@ -10,7 +10,7 @@ import torch
 
 from mealrec import MealRec, MealRecConfig
 from mealrec.noise import Noise
-from mealrec.ops import Stream, q_sample
+from mealrec.ops import RandomStream, q_sample
 from mealrec.ops.schedule import alphas_bar
 from tests.mealrec.small import make_batch, make_model
 
@@ -83,7 +83,7 @@ def test_the_content_denoiser_beats_the_linear_estimate(trained):
     noise = noise.only(encoded.place_N)
     t = torch.full((len(x0),), tcd.config.steps - 1)
     x_t = q_sample(
-        x0.flatten(0, 1), t.repeat_interleave(FRAMES), tcd.schedule, noise.of_frames(FRAMES), Stream.TCD_NOISE
+        x0.flatten(0, 1), t.repeat_interleave(FRAMES), tcd.schedule, noise.of_frames(FRAMES), RandomStream.TCD_NOISE
     )
     error = (tcd.denoiser(x_t.view_as(x0), t, g, c, mask) - x0).square().mean()
     assert float(error) < 0.8 * (
@@ -98,7 +98,7 @@ def test_the_preference_denoiser_takes_noise_away(trained):
     encoded = model.encode(batch, *model.rows(batch["item"]), noise)
     h, q = encoded.h_BLD.flatten(0, 1), encoded.q_BLD.flatten(0, 1)
     n = torch.full((len(h),), model.npd.config.steps - 1)
-    noisy = q_sample(h, n, model.npd.schedule, noise.positions(), Stream.NPD_NOISE)
+    noisy = q_sample(h, n, model.npd.schedule, noise.positions(), RandomStream.NPD_NOISE)
     assert (model.npd.denoiser(noisy, q, n) - h).square().mean() < 0.8 * (noisy - h).square().mean()
 
 

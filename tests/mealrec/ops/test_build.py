@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[3]
 USE = """
     import logging, torch
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from mealrec.ops import Place, words
+    from mealrec.ops import Counters, words
     zero = torch.zeros(3, dtype=torch.int64)
-    place = Place(torch.tensor(1), torch.tensor(2), zero, zero)
+    place = Counters(torch.tensor(1), torch.tensor(2), zero, zero)
     print(int(words(place, 4, 5, kernel={kernel!r})[0, 0]), int(words(place, 4, 5, kernel={kernel!r})[0, 0]))
 """
 

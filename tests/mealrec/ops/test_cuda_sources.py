@@ -10,7 +10,7 @@ import pytest
 
 from mealrec.ops import build
 
-# Instructions an element between two stores of a thread's loop, on sm_90 (docs/kernels.md).
+# Instructions per element between two stores of a thread's loop, on sm_90 (docs/kernels.md).
 BUDGET = {("q_sample", "bfloat16"): 20, ("q_sample", "float"): 22, ("diffusion_loss", "bfloat16"): 10}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mealrec.ops import (
-    Place,
+    Counters,
     Schedule,
     chain,
     diffusion_loss,
@@ -18,8 +18,8 @@ from mealrec.ops import (
 from mealrec.ops.schedule import alphas_bar, tables
 
 
-def place(rows, step=2):
-    return Place(torch.tensor(11), torch.tensor(step), torch.arange(rows), torch.arange(rows) * 8)
+def make_counters(rows, step=2):
+    return Counters(torch.tensor(11), torch.tensor(step), torch.arange(rows), torch.arange(rows) * 8)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ def test_chains():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_q_sample_against_numpy(dtype):
     schedule, rows, width = Schedule("linear", 10), 13, 6
-    x0, t, where = torch.randn(rows, width).to(dtype), torch.arange(rows) % 10, place(rows)
+    x0, t, counters = torch.randn(rows, width).to(dtype), torch.arange(rows) % 10, make_counters(rows)
     abar = alphas_bar(schedule)[t.numpy()][:, None]
-    eps = normal(where, width, 4).double().numpy()
+    eps = normal(counters, width, 4).double().numpy()
     expected = np.sqrt(abar) * x0.double().numpy() + np.sqrt(1 - abar) * eps
-    result = q_sample(x0, t, schedule, where, 4)
+    result = q_sample(x0, t, schedule, counters, 4)
     assert result.dtype == dtype
     np.testing.assert_allclose(
         result.double().numpy(), expected, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-5
@@ -98,14 +98,14 @@ def test_reverse_step_against_numpy(sampler, eta, stride):
     x, x0 = torch.randn(2, rows, width, generator=generator)
     t = torch.arange(rows)
     prev = (t - stride).clamp_min(-1)
-    result = reverse_step(x, x0, t, prev, schedule, place(rows), 6, sampler=sampler, eta=eta).double().numpy()
+    result = reverse_step(x, x0, t, prev, schedule, make_counters(rows), 6, sampler=sampler, eta=eta).double().numpy()
 
     betas = np.linspace(1e-3, 2e-2, 20)
     full = np.concatenate([[1.0], np.cumprod(1 - betas)])
     abar, abar_prev = full[t.numpy() + 1][:, None], full[prev.numpy() + 1][:, None]
     a = abar / abar_prev
     b = 1 - a
-    eps = normal(place(rows), width, 6).double().numpy()
+    eps = normal(make_counters(rows), width, 6).double().numpy()
     xn, x0n = x.double().numpy(), x0.double().numpy()
     posterior = b * np.sqrt(abar_prev) / (1 - abar) * x0n + (1 - abar_prev) * np.sqrt(a) / (1 - abar) * xn
     variance = b * (1 - abar_prev) / (1 - abar)
@@ -128,7 +128,7 @@ def test_ddim_with_full_noise_is_ddpm():
     x, x0 = torch.randn(2, rows, 4, generator=torch.Generator().manual_seed(1))
     t = torch.arange(1, rows + 1)
     results = [
-        reverse_step(x, x0, t, t - 1, schedule, place(rows), 2, sampler=s, eta=1.0) for s in ("ddpm", "ddim")
+        reverse_step(x, x0, t, t - 1, schedule, make_counters(rows), 2, sampler=s, eta=1.0) for s in ("ddpm", "ddim")
     ]
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
 
@@ -136,9 +136,9 @@ def test_ddim_with_full_noise_is_ddpm():
 def test_guidance_combines_two_predictions():
     schedule, t = Schedule("linear", 10), torch.tensor([5, 5])
     x, x0, null = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(2))
-    guided = reverse_step(x, x0, t, t - 1, schedule, place(2), 1, null_RD=null, guidance=0.7)
+    guided = reverse_step(x, x0, t, t - 1, schedule, make_counters(2), 1, null_RD=null, guidance=0.7)
     torch.testing.assert_close(
-        guided, reverse_step(x, 1.7 * x0 - 0.7 * null, t, t - 1, schedule, place(2), 1)
+        guided, reverse_step(x, 1.7 * x0 - 0.7 * null, t, t - 1, schedule, make_counters(2), 1)
     )
 
 
@@ -156,9 +156,9 @@ def test_diffusion_loss_and_its_gradient():
 
 def test_dropout_keeps_the_mean_and_adds_the_residual():
     x, residual = torch.ones(4000, 8), torch.full((4000, 8), 3.0)
-    dropped = dropout(x, 0.2, place(4000), 64)
+    dropped = dropout(x, 0.2, make_counters(4000), 64)
     assert set(dropped.unique().tolist()) == {0.0, 1.25} and float(dropped.mean()) == pytest.approx(
         1.0, abs=0.02
     )
-    torch.testing.assert_close(dropout(x, 0.2, place(4000), 64, residual_RD=residual), dropped + 3)
-    assert torch.equal(dropout(x, 0.0, place(4000), 64), x)
+    torch.testing.assert_close(dropout(x, 0.2, make_counters(4000), 64, residual_RD=residual), dropped + 3)
+    assert torch.equal(dropout(x, 0.0, make_counters(4000), 64), x)
