@@ -1,13 +1,11 @@
-"""The generator against published known answers, an independent implementation and the moments of its
-distributions.
-"""
+"""The generator against published known answers, an independent implementation and moments."""
 
 import math
 
 import pytest
 import torch
 
-from mealrec.ops import Counters, bernoulli, draw_steps, normal, words
+from mealrec.ops import Counters, Schedule, bernoulli, corrupt, normal, words
 from mealrec.ops.philox import philox4x32
 
 # Random123's known-answer vectors for philox4x32-10: counter, key, result.
@@ -68,7 +66,7 @@ def test_normals_are_box_muller_of_the_words():
             assert float(drawn[r, pair + 1]) == pytest.approx(radius * math.sin(angle), rel=1e-6, abs=1e-7)
 
 
-def test_rows_do_not_depend_on_their_company():
+def test_rows_do_not_depend_on_the_other_rows():
     counters = make_counters(rows=6)
     alone = Counters(counters.seed, counters.step, counters.sample_id[4:5], counters.row[4:5])
     assert torch.equal(normal(counters, 10, 1)[4:5], normal(alone, 10, 1))
@@ -91,7 +89,7 @@ def test_moments():
     for power, expected, deviation in ((1, 0, 1), (2, 1, 2**0.5), (3, 0, 15**0.5), (4, 3, 96**0.5)):
         assert float((z**power).mean()) == pytest.approx(expected, abs=5 * deviation / 1e3)
     assert float(bernoulli(counters, 0.1, 4).double().mean()) == pytest.approx(0.1, abs=0.011)
-    steps = draw_steps(counters, 10, 5)
+    _, steps = corrupt(torch.zeros(20_000, 1), Schedule("linear", 10), counters, 6, 5)
     assert (
         steps.dtype == torch.int64
         and (torch.bincount(steps, minlength=10) / 20_000 - 0.1).abs().max() < 0.011

@@ -28,7 +28,7 @@ def test_a_hundred_million_normals(fused):
         lag[0] += (z[:, 1:] * z[:, :-1]).sum()  # neighbours in a row
         lag[1] += (z[1:] * z[:-1]).sum()  # neighbours in a column
         if before is not None:
-            lag[2] += (z * before).sum()  # the same place of the sample before
+            lag[2] += (z * before).sum()  # the same element of the sample before
         before = z
         histogram += torch.bincount(torch.bucketize(z.flatten(), edges), minlength=1202).float()
         tails += int((z.abs() > 4.5).sum())
