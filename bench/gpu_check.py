@@ -1,19 +1,19 @@
-"""Everything about the kernels that needs a GPU, unattended: `make gpu-check`, within 8 minutes.
+"""All checks of the kernels that need a GPU, unattended: `make gpu-check`, within 8 minutes.
 
     python -m bench.gpu_check [--out DIR]     # all stages, each in a process of its own
     python -m bench.gpu_check parity          # one of them
 
 Needs PyTorch with CUDA, nvcc and Triton, nothing else. Stages:
 
-  doctor     what is there, and the build for this GPU
+  doctor     the state of the kernels, and the build for this GPU
   parity     values and gradients against the float64 reference, all dtypes, odd shapes, masks, strides;
              a side stream, a captured graph, torch.compile without a graph break
   sanitizer  the parity stage's small shapes under compute-sanitizer: memcheck, racecheck, initcheck
   bench      `bench.kernels` on the shapes of the goals, DIR/kernels-cuda.csv
   profile    Nsight Compute on the two main kernels
 
-A stage that the machine refuses is recorded with its exact words, and the next one goes on. Writes
-DIR/gpu-check.csv (stage, result, seconds, what it said) as it goes; exit 1 if parity or bench failed.
+A stage that cannot run on the machine is recorded with its output, and the next one goes on. Writes
+DIR/gpu-check.csv (stage, result, seconds, said: its output) as it goes; exit 1 if parity or bench failed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 
 from mealrec import ops
-from mealrec.ops import Place, Schedule
+from mealrec.ops import Counters, Sampler, Schedule
 
 SCHEDULE = Schedule("linear", 10)
 SHAPES = [(1, 1), (5, 3), (37, 64), (64, 33), (3, 130), (300, 512), (7, 5000)]
@@ -58,17 +58,17 @@ def main() -> int:
         writer = csv.writer(file)
         writer.writerow(["stage", "result", "seconds", "said"])
         for stage, command in commands(arguments.out):
-            result, seconds, said = run(stage, command)
-            writer.writerow([stage, result, seconds, said])
+            result, seconds, output = run(stage, command)
+            writer.writerow([stage, result, seconds, output])
             file.flush()
-            print(f"== {stage}: {result}, {seconds} s\n{said}\n", flush=True)
+            print(f"== {stage}: {result}, {seconds} s\n{output}\n", flush=True)
             if result != "passed" and stage in NEEDED:
                 failed.append(stage)
     return 1 if failed else 0
 
 
 def commands(out: Path) -> list[tuple[str, list[str]]]:
-    """(stage, command line), in order."""
+    """Stages with their command lines, in order."""
     python = [sys.executable, "-m"]
     small = [*python, "bench.gpu_check", "parity", "--small"]
     stages = [
@@ -118,7 +118,7 @@ def commands(out: Path) -> list[tuple[str, list[str]]]:
 
 
 def run(stage: str, command: list[str]) -> tuple[str, float, str]:
-    """(passed, failed, refused or out of time; seconds; the end of what was said)."""
+    """Result (passed, failed, refused or out of time), seconds, and the end of the output."""
     begin = time.monotonic()
     if shutil.which(command[0]) is None:
         return "refused", 0.0, f"{command[0]} is not on the PATH"
@@ -130,14 +130,15 @@ def run(stage: str, command: list[str]) -> tuple[str, float, str]:
             text=True,
             timeout=LIMITS[stage.split()[0]],
         )
-        result, said = "passed" if done.returncode == 0 else f"failed ({done.returncode})", done.stdout
+        result = "passed" if done.returncode == 0 else f"failed ({done.returncode})"
+        output = done.stdout
     except subprocess.TimeoutExpired as ended:
-        result, said = "out of time", (ended.stdout or b"").decode(errors="replace")
-    return result, round(time.monotonic() - begin, 1), said[-6000:].strip()
+        result, output = "out of time", (ended.stdout or b"").decode(errors="replace")
+    return result, round(time.monotonic() - begin, 1), output[-6000:].strip()
 
 
 def parity(shapes: list[tuple[int, int]], compiling: bool) -> None:
-    """Raises AssertionError with what differs."""
+    """Compare with the reference; raises AssertionError with what differs."""
     ops.ready("cuda", torch.device("cuda"))
     checks = 0
     for shape, dtype, masked in itertools.product(shapes, (torch.float32, torch.bfloat16), (False, True)):
@@ -151,21 +152,21 @@ def parity(shapes: list[tuple[int, int]], compiling: bool) -> None:
         compiled()
 
 
-def place(rows: int, device: str) -> Place:
+def make_counters(rows: int, device: str) -> Counters:
     index = torch.arange(rows, device=device)
-    return Place(torch.tensor(11, device=device), torch.tensor(3, device=device), index * 7, index + 2**31)
+    return Counters(torch.tensor(11, device=device), torch.tensor(3, device=device), index * 7, index + 2**31)
 
 
-def everything(x, y, z, where, mask, kernel):
-    """Each operation once -> their results, and a scalar to differentiate."""
+def everything(x, y, z, counters, mask, kernel):
+    """Results of each operation once, and a scalar to differentiate."""
     t = torch.arange(len(x), device=x.device) % SCHEDULE.steps
-    sampled = ops.q_sample(x, t, SCHEDULE, where, 1, mask_R=mask, kernel=kernel)
-    drawn, _ = ops.corrupt(x, SCHEDULE, where, 1, 2, group=3, mask_R=mask, kernel=kernel)
-    ddim = ops.reverse_step(x, y, t, t - 1, SCHEDULE, where, 3, mask_R=mask, kernel=kernel)
+    sampled = ops.q_sample(x, t, SCHEDULE, counters, 1, mask_R=mask, kernel=kernel)
+    drawn, _ = ops.corrupt(x, SCHEDULE, counters, 1, 2, group=3, mask_R=mask, kernel=kernel)
+    ddim = ops.reverse_step(x, y, t, t - 1, SCHEDULE, counters, 3, mask_R=mask, kernel=kernel)
     ddpm = ops.reverse_step(
-        x, y, t, t - 1, SCHEDULE, where, 3, sampler="ddpm", null_RD=z, guidance=0.5, kernel=kernel
+        x, y, t, t - 1, SCHEDULE, counters, 3, sampler=Sampler("ddpm", guidance=0.5), null_RD=z, kernel=kernel
     )
-    dropped = ops.dropout(x, 0.3, where, 64, residual_RD=y, kernel=kernel)
+    dropped = ops.dropout(x, 0.3, counters, 64, residual_RD=y, kernel=kernel)
     loss = ops.diffusion_loss(x, z, mask, kernel=kernel)
     results = {
         "q_sample": sampled,
@@ -185,8 +186,10 @@ def one_shape(shape: tuple[int, int], dtype: torch.dtype, masked: bool, stride: 
     mask = torch.arange(rows, device="cuda") % 3 != 1 if masked else None
     own = [v.detach().requires_grad_() for v in wide[:2]]
     truth = [v.detach().double().requires_grad_() for v in own]
-    fused, scalar = everything(*own, wide[2], place(rows, "cuda"), mask, "cuda")
-    expected, scalar_expected = everything(*truth, wide[2].double(), place(rows, "cuda"), mask, "reference")
+    fused, scalar = everything(*own, wide[2], make_counters(rows, "cuda"), mask, "cuda")
+    expected, scalar_expected = everything(
+        *truth, wide[2].double(), make_counters(rows, "cuda"), mask, "reference"
+    )
     scalar.backward()
     scalar_expected.backward()
     fused |= {f"gradient {i}": v.grad for i, v in enumerate(own)}
@@ -200,40 +203,42 @@ def one_shape(shape: tuple[int, int], dtype: torch.dtype, masked: bool, stride: 
 
 
 def normals() -> None:
-    where = place(20_000, "cuda")
-    assert torch.equal(ops.words(where, 9, 5, kernel="cuda"), ops.words(where, 9, 5, kernel="reference"))
-    error = ops.normal(where, 128, 5, kernel="cuda") - ops.normal(where, 128, 5, kernel="reference")
+    counters = make_counters(20_000, "cuda")
+    assert torch.equal(
+        ops.words(counters, 9, 5, kernel="cuda"), ops.words(counters, 9, 5, kernel="reference")
+    )
+    error = ops.normal(counters, 128, 5, kernel="cuda") - ops.normal(counters, 128, 5, kernel="reference")
     near, worst = float((error.abs() < 1e-5).float().mean()), float(error.abs().max())
     assert near > 0.999 and worst < 1.5e-3, (near, worst)
     print(f"words bit for bit; normals within 1e-5 for {near:.5%}, {worst:.1e} at worst")
 
 
 def streams_and_graphs() -> None:
-    rows, mask, where = 3000, torch.arange(3000, device="cuda") % 3 != 1, place(3000, "cuda")
+    rows, mask, counters = 3000, torch.arange(3000, device="cuda") % 3 != 1, make_counters(3000, "cuda")
     x, y, z = (torch.randn(rows, 256, device="cuda") for _ in range(3))
-    expected = everything(x, y, z, where, mask, "cuda")[1]
+    expected = everything(x, y, z, counters, mask, "cuda")[1]
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        beside = everything(x, y, z, where, mask, "cuda")[1]
+        on_side = everything(x, y, z, counters, mask, "cuda")[1]
     torch.cuda.current_stream().wait_stream(side)
-    assert torch.equal(expected, beside), "a side stream"
+    assert torch.equal(expected, on_side), "a side stream"
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = everything(x, y, z, where, mask, "cuda")[1]
+        captured = everything(x, y, z, counters, mask, "cuda")[1]
     for step in (8, 9):
-        where.step.fill_(step)
+        counters.step.fill_(step)
         graph.replay()
-        assert torch.equal(captured, everything(x, y, z, where, mask, "cuda")[1]), "a captured graph"
+        assert torch.equal(captured, everything(x, y, z, counters, mask, "cuda")[1]), "a captured graph"
     print("a side stream and a captured graph give the same; the graph follows the step")
 
 
 def compiled() -> None:
-    where, mask = place(64, "cuda"), torch.arange(64, device="cuda") % 3 != 1
+    counters, mask = make_counters(64, "cuda"), torch.arange(64, device="cuda") % 3 != 1
     x, y, z = (torch.randn(64, 32, device="cuda", requires_grad=True) for _ in range(3))
     results = []
     for function in (everything, torch.compile(everything, fullgraph=True)):
-        scalar = function(x, y, z, where, mask, "auto")[1]
+        scalar = function(x, y, z, counters, mask, "auto")[1]
         results.append((scalar.detach(), torch.autograd.grad(scalar, x)[0]))
     torch.testing.assert_close(results[0], results[1])
     print("torch.compile(fullgraph=True) gives the same")

@@ -1,18 +1,17 @@
-"""The fused diffusion operations beside PyTorch eager, torch.compile and diffusers (where installed), in one
-run.
+"""The fused diffusion operations beside PyTorch eager, torch.compile and diffusers (where installed).
 
     python -m bench.kernels [--device cuda|cpu] [--shapes S1 S5] [--rounds 20] [--out DIR]
 
 For each operation, shape and dtype all contestants take turns in one process: warm, on buffers that rotate
 beyond the last-level cache, median and spread of the rounds. `share of copy` compares an operation's bytes
-a second (what it must read and write) with those of `copy_` at the same shape and dtype in the same rounds.
+per second (what it must read and write) with those of `copy_` at the same shape and dtype in the same rounds.
 Before it is timed, each of ours is compared with the float64 reference. On CUDA a time is that of a replayed
 graph, so that the host's part does not count; small shapes are also timed as called (`called`).
 
-Writes DIR/kernels-DEVICE.csv (default bench/results) row by row, and sums up against the goals at the end:
-on the GPU at S1 and S2 of copy, fp32 .85, bf16 .80, against eager 3.3x (masked 4x; loss 3.7x), against
-torch.compile 1.2x in bf16 and 1x in fp32; S5 and S6 5x eager. On the CPU q_sample 1.8x eager and 5x
-torch.compile, DDIM no slower than compiled.
+Writes DIR/kernels-DEVICE.csv (default bench/results) row by row, and compares with the goals at the end: on
+the GPU at S1 and S2 .85 of copy in fp32, .80 in bf16, 3.3x eager (masked 4x; loss 3.7x), 1.2x torch.compile
+in bf16 and 1x in fp32; S5 and S6 5x eager. On the CPU q_sample 1.8x eager and 5x torch.compile, DDIM no
+slower than compiled.
 
 Imports neither DeepSpeed nor WebDataset.
 """
@@ -35,7 +34,7 @@ from typing import Any
 import torch
 
 from mealrec import ops
-from mealrec.ops import Place, Schedule, reference, tables
+from mealrec.ops import Counters, Sampler, Schedule, reference, tables
 
 SCHEDULE = Schedule("linear", 10)
 # B x L (x M) rows of D: S1 and S2 train on a GPU, S3 fits its cache, S4 and S5 are pooled videos, S6 is
@@ -58,10 +57,10 @@ Call = Callable[[int], object]  # the work on the i-th set of buffers
 
 @dataclass
 class Case:
-    """One operation at one shape and dtype: its contestants, and the bytes an element that it must move."""
+    """One operation at one shape and dtype: its contestants, and how much it must read and write."""
 
     operation: str
-    bytes_an_element: int  # in elements of the dtype
+    moved_per_element: int  # reads and writes, in elements of the dtype
     calls: dict[str, Call]
     truth: Callable[[], torch.Tensor]
 
@@ -82,7 +81,7 @@ class Buffers:
         self.out = torch.empty_like(self.x[0])
         index = torch.arange(rows, device=device)
         seed, step = torch.tensor(7, device=device), torch.tensor(3, device=device)
-        self.place = Place(seed, step, index // 400, index % 400)
+        self.counters = Counters(seed, step, index // 400, index % 400)
         self.t = index % (SCHEDULE.steps - 1) + 1
         self.t_prev = self.t - 1
         self.mask = torch.rand(rows, generator=make, device=device) >= MASKED
@@ -93,12 +92,12 @@ def eager_q_sample(x, t, mask, signal, noise):
     return x_t if mask is None else x_t * mask[:, None]
 
 
-def eager_reverse(x, x0, null, t, t_prev, abar, sampler, guidance):
+def eager_reverse(x, x0, null, t, t_prev, abar, sampler):
     """The textbook form: what a reader of the papers writes."""
     now, prev = abar[t + 1, None].to(x.dtype), abar[t_prev + 1, None].to(x.dtype)
     if null is not None:
-        x0 = (1 + guidance) * x0 - guidance * null
-    if sampler == "ddim":
+        x0 = (1 + sampler.guidance) * x0 - sampler.guidance * null
+    if not sampler.ddpm:
         return prev.sqrt() * x0 + (1 - prev).sqrt() * (x - now.sqrt() * x0) / (1 - now).sqrt()
     alpha = now / prev
     beta = 1 - alpha
@@ -114,10 +113,12 @@ def eager_loss(prediction, target, mask):
 
 
 def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
-    """The operations and who does them. Ours is called as the model calls it, without the checks of arguments
-    that a graph does not see either."""
-    table, at = tables(SCHEDULE, torch.device(device)), b.place
-    fused, place = torch.ops.mealrec, (b.place.seed, b.place.step, b.place.sample_id, b.place.row)
+    """The operations with their contestants.
+
+    Ours is called as the model calls it, without the checks of arguments, which a graph leaves out too.
+    """
+    table, counters = tables(SCHEDULE, torch.device(device)), b.counters
+    fused, fields = torch.ops.mealrec, (counters.seed, counters.step, counters.sample_id, counters.row)
 
     def contest(ours: Call, eager: Callable, arguments: Callable[[int], tuple]) -> dict[str, Call]:
         calls = {"ours": ours, "eager": lambda i: eager(*arguments(i))}
@@ -130,7 +131,7 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
     with_diffusers = importlib.util.find_spec("diffusers") is not None
     for name, mask in (("q_sample", None), ("q_sample masked", b.mask)):
         calls = contest(
-            lambda i, mask=mask: fused.q_sample(b.x[i], b.t, table.signal, table.noise, mask, *place, 1),
+            lambda i, mask=mask: fused.q_sample(b.x[i], b.t, table.signal, table.noise, mask, *fields, 1),
             eager_q_sample,
             lambda i, mask=mask: (b.x[i], b.t, mask, table.signal, table.noise),
         )
@@ -140,13 +141,13 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
             name,
             2,
             calls,
-            lambda mask=mask: reference.q_sample(b.x[0].double(), b.t, SCHEDULE, at, 1, mask),
+            lambda mask=mask: reference.q_sample(b.x[0].double(), b.t, SCHEDULE, counters, 1, mask),
         )
     yield Case(
         "q_sample, steps drawn",
         2,
         contest(
-            lambda i: fused.q_sample_drawn(b.x[i], table.signal, table.noise, None, *place, 1, 2, 1)[0],
+            lambda i: fused.q_sample_drawn(b.x[i], table.signal, table.noise, None, *fields, 1, 2, 1)[0],
             lambda x: eager_q_sample(
                 x,
                 torch.randint(SCHEDULE.steps, (len(x),), device=x.device),
@@ -156,21 +157,21 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
             ),
             lambda i: (b.x[i],),
         ),
-        lambda: reference.corrupt(b.x[0].double(), SCHEDULE, at, 1, 2, 1, None)[0],
+        lambda: reference.corrupt(b.x[0].double(), SCHEDULE, counters, 1, 2, 1, None)[0],
     )
-    for name, sampler, guidance in (
-        ("ddim", "ddim", 0.0),
-        ("ddpm", "ddpm", 0.0),
-        ("ddpm guided", "ddpm", 0.5),
+    for name, sampler in (
+        ("ddim", Sampler("ddim")),
+        ("ddpm", Sampler("ddpm")),
+        ("ddpm guided", Sampler("ddpm", guidance=0.5)),
     ):
-        guided = guidance > 0
-        options = (table.abar, guidance, 0.0, sampler == "ddpm", None, *place, 1)
+        guided = sampler.guidance > 0
+        options = (table.abar, sampler.guidance, 0.0, sampler.ddpm, None, *fields, 1)
         calls = contest(
             lambda i, guided=guided, options=options: fused.reverse_step(
                 b.x[i], b.y[i], b.z[i] if guided else None, b.t, b.t_prev, *options
             ),
             eager_reverse,
-            lambda i, guided=guided, sampler=sampler, guidance=guidance: (
+            lambda i, guided=guided, sampler=sampler: (
                 b.x[i],
                 b.y[i],
                 b.z[i] if guided else None,
@@ -178,7 +179,6 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
                 b.t_prev,
                 table.abar,
                 sampler,
-                guidance,
             ),
         )
         if name == "ddpm" and with_diffusers:
@@ -187,18 +187,16 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
             name,
             4 if guided else 3,
             calls,
-            lambda guided=guided, sampler=sampler, guidance=guidance: reference.reverse_step(
+            lambda guided=guided, sampler=sampler: reference.reverse_step(
                 b.x[0].double(),
                 b.y[0].double(),
                 b.t,
                 b.t_prev,
                 SCHEDULE,
-                sampler,
-                0.0,
-                at,
+                counters,
                 1,
+                sampler,
                 b.z[0].double() if guided else None,
-                guidance,
                 None,
             ),
         )
@@ -206,7 +204,7 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
         "loss and gradient",
         3,
         contest(
-            lambda i: fused.diffusion_loss(b.x[i], b.y[i], b.mask, None)[1],
+            lambda i: fused.diffusion_loss(b.x[i], b.y[i], b.mask)[1],
             eager_loss,
             lambda i: (b.x[i], b.y[i], b.mask),
         ),
@@ -216,11 +214,11 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
         "dropout and residual",
         3,
         contest(
-            lambda i: fused.dropout(b.x[i], b.y[i], 0.2, *place, 64),
+            lambda i: fused.dropout(b.x[i], b.y[i], 0.2, *fields, 64),
             lambda x, r: r + torch.nn.functional.dropout(x, 0.2, True),
             lambda i: (b.x[i], b.y[i]),
         ),
-        lambda: reference.dropout(b.x[0].double(), 0.2, at, 64, b.y[0].double()),
+        lambda: reference.dropout(b.x[0].double(), 0.2, counters, 64, b.y[0].double()),
     )
 
 
@@ -234,18 +232,18 @@ def diffusers_scheduler() -> Any:
 
 
 def diffusers_add_noise(b: Buffers) -> Call:
-    """It is given its noise, which is drawn before."""
+    """Their corruption, which takes noise drawn before."""
     scheduler = diffusers_scheduler()
     return lambda i: scheduler.add_noise(b.x[i], torch.randn_like(b.x[i]), b.t)
 
 
 def diffusers_step(b: Buffers) -> Call:
-    """It takes one timestep a call."""
+    """Their reverse step, which takes one timestep per call."""
     scheduler = diffusers_scheduler()
     return lambda i: scheduler.step(b.y[i], 5, b.x[i]).prev_sample
 
 
-def check(case: Case, dtype: torch.dtype, device: str) -> None:
+def check_result(case: Case, dtype: torch.dtype, device: str) -> None:
     result, truth = case.calls["ours"](0).double(), case.truth()
     error = (result - truth).abs() / (1 + truth.abs())
     limit = 1e-2 if dtype == torch.bfloat16 else 2e-3 if device == "cuda" else 1e-4
@@ -256,7 +254,7 @@ def check(case: Case, dtype: torch.dtype, device: str) -> None:
 
 
 def timers(calls: dict[str, Call], count: int, device: str, graph: bool) -> dict[str, Callable[[], float]]:
-    """name -> seconds of one call, averaged over one turn through all buffers."""
+    """By name, a function that returns seconds of one call, averaged over one turn through all buffers."""
     if device == "cpu":
 
         def turn(call: Call) -> float:
@@ -282,7 +280,7 @@ def timers(calls: dict[str, Call], count: int, device: str, graph: bool) -> dict
             for i in range(count):
                 call(i)
 
-        if graph and name != "diffusers":  # it looks at its timestep, which no graph can
+        if graph and name != "diffusers":  # it reads its timestep, which a graph cannot do
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -298,7 +296,7 @@ def timers(calls: dict[str, Call], count: int, device: str, graph: bool) -> dict
 
 
 def rounds_of(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Everybody's times, in turn."""
+    """Times of all contestants, in turn."""
     for run in runs.values():
         run(), run()
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -311,11 +309,11 @@ def rounds_of(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
 def measure(
     shape_name: str, dtype: torch.dtype, device: str, rounds: int, compiled: bool
 ) -> Iterator[dict[str, object]]:
-    """Rows of the table: a row a contestant."""
+    """Rows of the table, one per contestant."""
     b = Buffers(SHAPES[shape_name], dtype, device)
     elements, size = b.x[0].numel(), b.x[0].element_size()
     for case in cases(b, device, compiled):
-        check(case, dtype, device)
+        check_result(case, dtype, device)
         calls = {"copy": lambda i: b.out.copy_(b.x[i]), **case.calls}
         ways = [("graph", True)] if device == "cuda" else [("called", False)]
         if device == "cuda" and elements < 1 << 23:
@@ -325,7 +323,7 @@ def measure(
             middle = {name: statistics.median(values) for name, values in times.items()}
             copy = 2 * elements * size / middle["copy"]
             for name, values in times.items():
-                moved = 2 if name == "copy" else case.bytes_an_element
+                moved = 2 if name == "copy" else case.moved_per_element
                 yield {
                     "operation": case.operation,
                     "shape": shape_name,
@@ -340,7 +338,7 @@ def measure(
 
 
 def goals(rows: list[dict[str, object]], device: str) -> list[str]:
-    """A line a goal: reached or not, with the worst figure that decides it."""
+    """One line per goal: reached or not, with the worst figure that decides it."""
     if device == "cpu":
         wanted = [
             ("q_sample", "eager", None, 1.8, ("S3", "S5")),
@@ -360,7 +358,7 @@ def goals(rows: list[dict[str, object]], device: str) -> list[str]:
         ]
     lines = []
     for operation, peer, dtype, least, shapes in wanted:
-        found = [
+        values = [
             row["times ours"]
             for row in rows
             if (row["operation"], row["contestant"]) == (operation, peer)
@@ -368,25 +366,25 @@ def goals(rows: list[dict[str, object]], device: str) -> list[str]:
             and dtype in (None, row["dtype"])
         ]
         what = f"{operation} against {peer}{f', {dtype}' if dtype else ''}, {'/'.join(shapes)}"
-        lines.append(verdict(what, min(found, default=None), least, "x"))
+        lines.append(verdict(what, min(values, default=None), least, "x"))
     if device == "cuda":
         for dtype, least in (("float32", 0.85), ("bfloat16", 0.80)):
-            found = [
+            values = [
                 row["share of copy"]
                 for row in rows
                 if row["contestant"] == "ours" and row["dtype"] == dtype and row["shape"] in ("S1", "S2")
                 if row["operation"] in ("q_sample", "ddim", "ddpm", "ddpm guided", "loss and gradient")
             ]
             lines.append(
-                verdict(f"all operations against copy, {dtype}, S1/S2", min(found, default=None), least)
+                verdict(f"all operations against copy, {dtype}, S1/S2", min(values, default=None), least)
             )
     return lines
 
 
-def verdict(what: str, found: float | None, least: float, unit: str = "") -> str:
-    if found is None:
+def verdict(what: str, value: float | None, least: float, unit: str = "") -> str:
+    if value is None:
         return f"not measured  {what} (goal {least}{unit})"
-    return f"{'reached' if found >= least else 'MISSED':<12}  {what}: {found}{unit} (goal {least}{unit})"
+    return f"{'reached' if value >= least else 'MISSED':<12}  {what}: {value}{unit} (goal {least}{unit})"
 
 
 def describe(device: str) -> str:
@@ -418,7 +416,7 @@ def main() -> None:
     device = arguments.device
     torch.set_num_threads(1)
     torch.set_grad_enabled(True)
-    ops.ready(device, torch.device(device))  # by name: there is nothing to measure without it
+    ops.ready(device, torch.device(device))  # by name: without it there is nothing to measure
     arguments.out.mkdir(parents=True, exist_ok=True)
     path, rows = arguments.out / f"kernels-{device}.csv", []
     with open(path, "w", newline="") as file:
@@ -433,7 +431,7 @@ def main() -> None:
                         writer = csv.DictWriter(file, row)
                         writer.writeheader()
                     writer.writerow(row)
-                    file.flush()  # what is measured stays, whatever comes
+                    file.flush()  # what is measured is kept even if a later shape fails
                     rows.append(row)
                     print(
                         "  ".join(

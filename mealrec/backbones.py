@@ -28,13 +28,15 @@ class SASRecBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x_BLD: torch.Tensor, dropout: Dropout, site: int) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D], with dropout at `site` and those after it."""
         B, L, D = x_BLD.shape
         qkv = (
             self.qkv(self.attention_norm(x_BLD))
             .view(B, L, 3, self.heads, D // self.heads)
             .permute(2, 0, 3, 1, 4)
         )
-        attended = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=True)
+        q, k, v = qkv.unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_BLD = dropout(self.out(attended.transpose(1, 2).reshape(B, L, D)), site, x_BLD)
         return dropout(self.ffn(self.ffn_norm(x_BLD)), site + 1, x_BLD)
 
@@ -47,6 +49,7 @@ class SASRec(nn.Module):
         self.blocks = nn.ModuleList(SASRecBlock(dim, config.heads) for _ in range(config.layers))
 
     def forward(self, z_BLD: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D]."""
         x_BLD = dropout(z_BLD, 0)
         for index, block in enumerate(self.blocks):
             x_BLD = block(x_BLD, dropout, 1 + 2 * index)
@@ -62,6 +65,7 @@ class GRU4Rec(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, z_BLD: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D]."""
         h_BLD, _ = self.gru(dropout(z_BLD, 0))
         return dropout(self.out(h_BLD), 1)
 
@@ -75,7 +79,9 @@ class CausalConvolution(nn.Module):
         self.convolution = nn.Conv1d(dim, dim, kernel, dilation=dilation)
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        return self.convolution(F.pad(x_BLD.transpose(1, 2), (self.reach, 0))).transpose(1, 2)
+        """[B, L, D] -> [B, L, D]."""
+        y_BDL: torch.Tensor = self.convolution(F.pad(x_BLD.transpose(1, 2), (self.reach, 0)))
+        return y_BDL.transpose(1, 2)
 
 
 class NextItNetBlock(nn.Module):
@@ -87,6 +93,7 @@ class NextItNetBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
 
     def forward(self, x_BLD: torch.Tensor, dropout: Dropout, site: int) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D], with dropout at `site` and those after it."""
         y_BLD = x_BLD
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             y_BLD = F.relu(norm(convolution(y_BLD)))
@@ -94,13 +101,14 @@ class NextItNetBlock(nn.Module):
 
 
 class NextItNet(nn.Module):
-    """Stacked residual blocks whose dilations grow fourfold a block [NextItNet]."""
+    """Stacked residual blocks whose dilations grow fourfold from block to block [NextItNet]."""
 
     def __init__(self, dim: int, config: BackboneConfig):
         super().__init__()
         self.blocks = nn.ModuleList(NextItNetBlock(dim, 4**index) for index in range(config.layers))
 
     def forward(self, z_BLD: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D]."""
         x_BLD = dropout(z_BLD, 0)
         for index, block in enumerate(self.blocks):
             x_BLD = block(x_BLD, dropout, 1 + index)
@@ -111,5 +119,5 @@ BACKBONES = {"sasrec": SASRec, "gru4rec": GRU4Rec, "nextitnet": NextItNet}
 
 
 def build(dim: int, config: BackboneConfig) -> nn.Module:
-    """The backbone that `config.name` names."""
+    """Build the backbone that `config.name` names."""
     return BACKBONES[config.name](dim, config)

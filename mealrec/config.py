@@ -1,4 +1,4 @@
-"""Configuration of the model: one dataclass beside each part that it builds. Importable without torch.
+"""Configuration of the model: one dataclass for each part. Importable without torch.
 
 Marks: [paper] stated in arXiv 2603.01926; [X] the formula of a published ancestor; [ours] a decision of this
 project.
@@ -21,9 +21,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass
 class DiffusionConfig:
-    """What both diffusions have in common: corruption, sampler, share of the refined vector and weight of the
-    loss.
-    """
+    """What both diffusions have in common: corruption, sampler, share of the result, weight of the loss."""
 
     enabled: bool = _option(True, "use this module; false replaces it by the identity")
     steps: int = _option(
@@ -41,8 +39,8 @@ class DiffusionConfig:
     mix: float = _option(0.3, "w, share of the refined vector; the rest is the undiffused one")
     loss_weight: float = _option(1.0, "lambda, weight of the denoising loss in the objective")
 
-    def check(self, name: str) -> None:
-        """Raises ConfigError naming `name.field`."""
+    def validate(self, name: str) -> None:
+        """Raise ConfigError, naming `name.field`, for the first field that cannot work."""
         _require(self.steps >= 1, f"{name}.steps", self.steps, "at least 1")
         _require(
             0 < self.beta_start <= self.beta_end < 1,
@@ -81,13 +79,14 @@ class TCDConfig(DiffusionConfig):
     guidance: float = _option(
         0.0, "w of classifier-free guidance at inference: (1+w) x(c) - w x(null) [DreamRec]"
     )
-    recency: float = _option(0.8, "decay a position of the user summary p_l in the condition")
+    recency: float = _option(0.8, "decay per position of the user summary p_l in the condition")
     layers: int = _option(1, "transformer blocks of the denoiser")
     heads: int = _option(2, "attention heads over the frames")
     pool_heads: int = _option(4, "heads that pool the refined frames into one vector")
 
-    def check(self, name: str) -> None:
-        super().check(name)
+    def validate(self, name: str) -> None:
+        """Raise ConfigError, naming `name.field`, for the first field that cannot work."""
+        super().validate(name)
         _require(
             0 <= self.condition_dropout < 1, f"{name}.condition_dropout", self.condition_dropout, "0 <= p < 1"
         )
@@ -124,7 +123,7 @@ class ObjectiveConfig:
         "auto", "auto: full up to 200,000 videos, sampled with log-Q correction beyond"
     )
     negatives: int = _option(
-        2048, "negatives of the sampled softmax, drawn once a global step and shared by all ranks"
+        2048, "negatives of the sampled softmax, drawn once per global step and shared by all ranks"
     )
     negative_power: float = _option(
         1.0, "negatives are drawn from training counts to this power; 0 = uniform"
@@ -133,12 +132,13 @@ class ObjectiveConfig:
 
 @dataclass
 class MealRecConfig:
-    """The whole model. `videos`, `frames`, `width` and `max_length` come from the data set when the trainer
-    builds it.
+    """The whole model.
+
+    `videos`, `frames`, `width` and `max_length` come from the data set when the trainer builds it.
     """
 
     videos: int = _option(0, "I, videos of the data set")
-    frames: int = _option(0, "M, frames a video in the data set; 0 = no features")
+    frames: int = _option(0, "M, frames per video in the data set; 0 = no features")
     width: int = _option(0, "d_v, raw width of a frame's features; 0 = no features")
     max_length: int = _option(50, "L, positions of a history")
     dim: int = _option(64, "d, model width")
@@ -151,21 +151,21 @@ class MealRecConfig:
     npd: NPDConfig = field(default_factory=NPDConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     kernel: Literal["auto", "cuda", "cpu", "reference"] = _option(
-        "auto", "implementation of the diffusion operations; auto: the fused kernels where they can be had"
+        "auto", "implementation of the diffusion operations; auto: the fused kernels where they are available"
     )
 
     @property
     def has_video(self) -> bool:
-        """Frame features are there and wanted."""
+        """Whether the model uses frame features: they exist and are wanted."""
         return self.use_video and self.frames > 0
 
     @property
     def has_tcd(self) -> bool:
-        """TCD runs only where there are features to refine."""
+        """Whether TCD runs: only where there are features to refine."""
         return self.tcd.enabled and self.has_video
 
-    def check(self) -> None:
-        """Raises ConfigError for the first field that cannot work."""
+    def validate(self) -> None:
+        """Raise ConfigError for the first field that cannot work."""
         _require(self.videos >= 1, "model.videos", self.videos, "at least 1")
         _require(
             (self.frames > 0) == (self.width > 0),
@@ -199,8 +199,8 @@ class MealRecConfig:
                 self.tcd.pool_heads,
                 f"a divisor of dim {self.dim}",
             )
-        self.tcd.check("model.tcd")
-        self.npd.check("model.npd")
+        self.tcd.validate("model.tcd")
+        self.npd.validate("model.npd")
         _require(self.npd.hidden >= 1, "model.npd.hidden", self.npd.hidden, "at least 1")
         _require(self.feature_noise >= 0, "model.feature_noise", self.feature_noise, "at least 0")
         _require(
@@ -214,6 +214,6 @@ class MealRecConfig:
         )
 
 
-def _require(holds: bool, name: str, found: Any, expected: str) -> None:
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
-        raise ConfigError(f"{name} is {found!r}, expected {expected}")
+        raise ConfigError(f"{name} is {value!r}, expected {expected}")

@@ -1,7 +1,8 @@
-"""What the model room raises when the user's configuration cannot work."""
+"""The error for a configuration of the model that cannot work."""
 
 
 class ConfigError(ValueError):
-    """A model configuration that cannot be built; the message is one line naming the field, what was found
-    and what is expected.
+    """A model configuration that cannot be built.
+
+    The message is one line naming the field, its value and what is expected.
     """

@@ -8,13 +8,15 @@ Legend: N targets, D model width, I videos, K negatives or rows of the table.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
 from mealrec.config import ObjectiveConfig
-from mealrec.ops import Place, Stream, words
+from mealrec.ops import Counters, RandomStream, words
 
 # Beyond this many videos `auto` samples.
 FULL_SOFTMAX_VIDEOS = 200_000
@@ -23,16 +25,16 @@ CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
 class SoftmaxLoss(torch.autograd.Function):
-    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients in the
-    same pass.
+    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients.
 
-    The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are, and the backward pass
-    only scales them. Columns that are the target itself, or the padding, are left out of the sum over k.
+    Both in the same pass. The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are,
+    and the backward pass only scales them. Columns that are the target itself, or the padding, are left out
+    of the sum over k.
     """
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         u_ND: torch.Tensor,
         E_KD: torch.Tensor,
         bias_K: torch.Tensor | None,
@@ -40,8 +42,9 @@ class SoftmaxLoss(torch.autograd.Function):
         target_N: torch.Tensor,
         column_K: torch.Tensor | None,
     ) -> torch.Tensor:
-        """score: float32 [N]; target: int64 [N]; column: the video of each k, None where E is the whole
-        table.
+        """The sum, a float32 scalar.
+
+        score: float32 [N]; target: int64 [N]; column: the video of each k, None where E is the whole table.
         """
         loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
         grad_u, grad_E, grad_score = (
@@ -62,7 +65,7 @@ class SoftmaxLoss(torch.autograd.Function):
                 logits.scatter_(1, target - first, float("-inf"))
             else:
                 logits.masked_fill_(column_K == target, float("-inf"))
-            # One pass of exp serves the sum and the gradients, in place: a pass costs more than a product.
+            # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
             highest = torch.maximum(logits.amax(1, keepdim=True), score)
             rest = logits.sub_(highest).exp_().sum(1, keepdim=True)
             z = rest + (score - highest).exp_()
@@ -79,7 +82,8 @@ class SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: torch.Tensor):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Scale the gradients of u, E and the target's score."""
         grad_u, grad_E, grad_score = ctx.saved_tensors
         return (
             grad_u * grad.to(grad_u.dtype),
@@ -91,22 +95,26 @@ class SoftmaxLoss(torch.autograd.Function):
         )
 
 
+softmax_loss: Callable[..., torch.Tensor] = SoftmaxLoss.apply
+
+
 def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
-    """Of each preference and its target's row, float32 [N]."""
+    """Score of each preference with its target's row, float32 [N]."""
     return (u_ND * e_ND).sum(1, dtype=torch.float32)
 
 
 def full_softmax(
     u_ND: torch.Tensor, target_ND: torch.Tensor, target_N: torch.Tensor, E_KD: torch.Tensor
 ) -> torch.Tensor:
-    """Sum of `-log softmax(u E^T)[target]` over all videos; target: the videos int64 [N] and their rows of
-    the ID table E [I+1, D].
+    """Sum of `-log softmax(u E^T)[target]` over all videos.
+
+    target: the videos int64 [N] and their rows of the ID table E [I+1, D].
     """
-    return SoftmaxLoss.apply(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, None)
+    return softmax_loss(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, None)
 
 
 class NegativeSampler(torch.nn.Module):
-    """Draws videos in proportion to `train_count ** power`, once a global step, the same on every rank.
+    """Draws videos in proportion to `train_count ** power`, once per global step, the same on every rank.
 
     The distribution is held as integer thresholds on `[0, 2^32)`, so that a draw is the same everywhere and
     its probability is known exactly.
@@ -119,21 +127,21 @@ class NegativeSampler(torch.nn.Module):
         self.count = config.negatives
         weight = np.maximum(train_counts[1:].numpy().astype(np.float64), 1e-12) ** config.negative_power
         # Every video keeps at least one of the 2^32 values: a target's probability is never zero.
-        room = 2**32 - len(weight)
-        upper = np.floor(np.cumsum(weight) / weight.sum() * room).astype(np.int64) + np.arange(
+        rest = 2**32 - len(weight)
+        upper = np.floor(np.cumsum(weight) / weight.sum() * rest).astype(np.int64) + np.arange(
             1, len(weight) + 1
         )
         upper[-1] = 2**32
         self.register_buffer("thresholds", torch.from_numpy(upper), persistent=False)
 
     def draw(self, seed: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Videos, int64 [K]."""
+        """Draw videos, int64 [K]."""
         zero = torch.zeros(1, dtype=torch.int64, device=self.thresholds.device)
-        word_K = words(Place(seed, step, zero, zero), self.count, Stream.NEGATIVES)[0]
+        word_K = words(Counters(seed, step, zero, zero), self.count, RandomStream.NEGATIVES)[0]
         return torch.searchsorted(self.thresholds, word_K, right=True) + 1
 
     def log_probability(self, video: torch.Tensor) -> torch.Tensor:
-        """log Q of videos, float32 of the same shape."""
+        """Log Q of videos, float32 of the same shape."""
         below = torch.where(video > 1, self.thresholds[(video - 2).clamp_min(0)], 0)
         return ((self.thresholds[video - 1] - below).double() * 2.0**-32).log().float()
 
@@ -146,11 +154,13 @@ def sampled_softmax(
     negative_K: torch.Tensor,
     sampler: NegativeSampler,
 ) -> torch.Tensor:
-    """Sum of the cross entropy over the target and shared negatives, each score less the log of its expected
-    number of draws [Yi et al. 2019: log-Q correction]; accidental hits left out. Targets and negatives:
-    videos int64 [N], [K] and their rows of the ID table.
+    """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
+
+    Each score is reduced by the log of its expected number of draws [Yi et al. 2019: log-Q correction].
+    Targets
+    and negatives: videos int64 [N], [K] and their rows of the ID table.
     """
     expected = math.log(len(negative_K))
     score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
     bias_K = -(sampler.log_probability(negative_K) + expected)
-    return SoftmaxLoss.apply(u_ND, negative_KD, bias_K, score_N, target_N, negative_K)
+    return softmax_loss(u_ND, negative_KD, bias_K, score_N, target_N, negative_K)

@@ -20,8 +20,9 @@ def _chunks(
     keep_B: torch.Tensor | None,
     chunk: int,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Scores [B, chunk] from video index `start` on, -inf for each user's `seen = (video, user row)` but for
-    the video to keep.
+    """Scores [B, chunk] from video index `start` on.
+
+    They are -inf for each user's `seen = (video, user row)`, except for the video to keep.
     """
     size = chunk or max(1, CHUNK_ELEMENTS // max(len(u_BD), 1))
     u_BD = u_BD.float()
@@ -36,7 +37,7 @@ def _chunks(
         yield start, score
 
 
-def rank(
+def target_rank(
     u_BD: torch.Tensor,
     E_ID: torch.Tensor,
     target_B: torch.Tensor,
@@ -51,7 +52,7 @@ def rank(
     column_B = target_B.clamp_min(1) - 1
     score_B = u_BD.new_full((len(u_BD),), float("nan"), dtype=torch.float32)
     parts = []
-    # The target's score comes out of the same product as the others', so that equal embeddings give equal
+    # The target's score comes from the same product as the others', so that equal embeddings give equal
     # scores.
     for start, score in _chunks(u_BD, E_ID, seen, target_B, chunk):
         inside = (column_B >= start) & (column_B < start + score.shape[1])
@@ -73,12 +74,12 @@ def top(
     chunk: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The `k` best videos of each user: scores float32 [B, k] and ids int64 [B, k] in 1..I, best first."""
-    best = None
+    best_score = torch.empty(len(u_BD), 0, device=u_BD.device)
+    best_video = torch.empty(len(u_BD), 0, dtype=torch.int64, device=u_BD.device)
     for start, score in _chunks(u_BD, E_ID, seen, None, chunk):
-        value, column = score.topk(min(k, score.shape[1]), dim=1)
-        candidate = value, column + start + 1
-        if best is not None:
-            candidate = tuple(torch.cat(pair, dim=1) for pair in zip(best, candidate, strict=True))
-        value, order = candidate[0].topk(min(k, candidate[0].shape[1]), dim=1)
-        best = value, candidate[1].gather(1, order)
-    return best
+        chunk_score, column = score.topk(min(k, score.shape[1]), dim=1)
+        candidate_score = torch.cat([best_score, chunk_score], dim=1)
+        candidate_video = torch.cat([best_video, column + start + 1], dim=1)
+        best_score, order = candidate_score.topk(min(k, candidate_score.shape[1]), dim=1)
+        best_video = candidate_video.gather(1, order)
+    return best_score, best_video

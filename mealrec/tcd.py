@@ -1,5 +1,7 @@
-"""TCD, Temporal-guided Content Diffusion [paper: purpose; form ours]: refines the content of each video of a
-history under intra-video temporal guidance and a personalised collaborative condition.
+"""TCD, Temporal-guided Content Diffusion [paper: purpose; form ours].
+
+Refines the content of each video of a history under intra-video temporal guidance and a personalised
+collaborative condition.
 
 Legend: B rows, L positions, N real positions among them, U distinct videos, M frames, D model width.
 """
@@ -7,6 +9,7 @@ Legend: B rows, L positions, N real positions among them, U distinct videos, M f
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,26 +17,47 @@ from torch import nn
 
 from mealrec import ops
 from mealrec.config import TCDConfig
+from mealrec.diffusion import Diffusion, Streams, schedule_of, shuffled, step_embedding
 from mealrec.noise import Noise
-from mealrec.ops import Schedule, Stream
+from mealrec.ops import RandomStream
 from mealrec.video import FrameAttention, TemporalGuidance, mean_over_frames
 
+STREAMS = Streams(
+    RandomStream.TCD_STEP, RandomStream.TCD_NOISE, RandomStream.TCD_INFER_START, RandomStream.TCD_INFER_STEP
+)
 
-def schedule_of(config) -> Schedule:
-    """The noise schedule that a diffusion's configuration names."""
-    return Schedule(config.schedule, config.steps, config.beta_start, config.beta_end)
+
+class Histories(NamedTuple):
+    """The videos of a batch's histories.
+
+    Content F [U, M, D] of the distinct videos with its frame mask [U, M], each position's row of it [B, L],
+    ID embeddings e [B, L, D], which positions are real [B, L] and the indices of those, row by row [N].
+    """
+
+    F_UMD: torch.Tensor
+    mask_UM: torch.Tensor
+    row_BL: torch.Tensor
+    e_BLD: torch.Tensor
+    real_BL: torch.Tensor
+    index_N: torch.Tensor
 
 
-def step_embedding(t_N: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Tensor:
-    """Sinusoidal embedding of diffusion steps, [N, dim] [DDPM]."""
-    rates = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t_N.device) / (dim // 2))
-    angle = t_N[:, None] * rates
-    return torch.cat([angle.sin(), angle.cos()], dim=1).to(dtype)
+class ContentInputs(NamedTuple):
+    """What is diffused at each real position, and what the denoiser knows about it.
+
+    Content x_0 [N, M, D] and its mask [N, M], guidance g [N, M, D], condition c [N, D].
+    """
+
+    x0_NMD: torch.Tensor
+    mask_NM: torch.Tensor
+    g_NMD: torch.Tensor
+    c_ND: torch.Tensor
 
 
 def recent_mean(e_BLD: torch.Tensor, real_BL: torch.Tensor, decay: float) -> torch.Tensor:
-    """`p_l = sum_{j<=l} decay^(l-j) e_j / sum_{j<=l} decay^(l-j)`, the user's recency-weighted summary up to
-    l, [B, L, D].
+    """The user's recency-weighted summary up to each position, [B, L, D].
+
+    `p_l = sum_{j<=l} decay^(l-j) e_j / sum_{j<=l} decay^(l-j)`.
     """
     columns = torch.arange(e_BLD.shape[1], device=e_BLD.device)
     age_LL = columns[:, None] - columns[None, :]
@@ -43,8 +67,9 @@ def recent_mean(e_BLD: torch.Tensor, real_BL: torch.Tensor, decay: float) -> tor
 
 
 class DenoiserBlock(nn.Module):
-    """Attention over frames and a feed-forward, scaled, shifted and gated by the condition from a zero start
-    [DiT: adaLN-Zero].
+    """Attention over frames and a feed-forward, both modulated by the condition.
+
+    Scale, shift and gate come from the condition, with a zero start [DiT: adaLN-Zero].
     """
 
     def __init__(self, dim: int, heads: int):
@@ -56,16 +81,18 @@ class DenoiserBlock(nn.Module):
         nn.init.zeros_(self.modulate.bias)
 
     def forward(self, x_NMD: torch.Tensor, s_ND: torch.Tensor, mask_NM: torch.Tensor) -> torch.Tensor:
+        """x: [N, M, D]; s: condition [N, D]; mask: bool [N, M]; returns [N, M, D]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(s_ND)[:, None, :].chunk(6, dim=2)
         width = x_NMD.shape[-1:]
         y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_a) + shift_a
         x_NMD = x_NMD + (1 + gate_a) * self.attention(y_NMD, mask_NM)
         y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_f) + shift_f
-        return x_NMD + (1 + gate_f) * self.ffn(y_NMD)
+        out_NMD: torch.Tensor = x_NMD + (1 + gate_f) * self.ffn(y_NMD)
+        return out_NMD
 
 
 class ContentDenoiser(nn.Module):
-    """Predicts `x_0` of the frames from `x_t`, told `g`, `c` and `t`.
+    """Predicts `x_0` of the frames from `x_t`, `g`, `c` and `t`.
 
     A denoiser by its form [EDM]: `x0hat = sqrt(abar) x_t + sqrt(1 - abar) net(...)`, the best linear estimate
     of a content of unit variance (F is layer-normed) plus a correction that starts at zero and vanishes with
@@ -100,19 +127,18 @@ class ContentDenoiser(nn.Module):
         for block in self.blocks:
             y_NMD = block(y_NMD, s_ND, mask_NM)
         shift, scale = self.modulate(s_ND)[:, None, :].chunk(2, dim=2)
-        correction = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]) * (1 + scale) + shift)
+        correction: torch.Tensor = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]) * (1 + scale) + shift)
         table = ops.schedule.tables(self.schedule, x_NMD.device)
         signal, noise = (part[t_N + 1, None, None].to(x_NMD.dtype) for part in (table.signal, table.noise))
         return signal * x_NMD + noise * correction
 
 
 class FramePooling(nn.Module):
-    """Recombines the refined frames of a video with queries made of the condition `c`: salient frames up,
-    redundant ones down.
+    """Recombines the refined frames of a video: salient frames up, redundant ones down.
 
-    [ours] A key knows its frame, its place and the guidance `g`, since order tells what a frame is for;
-    several heads with one output each let the first salient frame and the last one say different things. The
-    output starts near the mean of the heads, in the space of the frames.
+    Queries are made from the condition `c`. [ours] A key has its frame, its position and the guidance `g`,
+    since order matters to what a frame means; with several heads the first salient frame and the last one can
+    have different effects. The output starts near the mean of the heads, in the space of the frames.
     """
 
     def __init__(self, dim: int, frames: int, heads: int):
@@ -136,7 +162,8 @@ class FramePooling(nn.Module):
         k_NMHK = self.key(torch.cat([x_NMD, g_NMD + self.position], dim=2)).view(N, M, H, K)
         score_NHM = torch.einsum("nhk,nmhk->nhm", q_NHK, k_NMHK).float() / math.sqrt(K)
         weight_NHM = score_NHM.masked_fill(~mask_NM[:, None], -1e9).softmax(dim=2).to(x_NMD.dtype)
-        return self.out((weight_NHM @ x_NMD).flatten(1))
+        pooled_ND: torch.Tensor = self.out((weight_NHM @ x_NMD).flatten(1))
+        return pooled_ND
 
 
 class TCD(nn.Module):
@@ -145,7 +172,7 @@ class TCD(nn.Module):
     def __init__(self, dim: int, frames: int, config: TCDConfig):
         super().__init__()
         self.config = config
-        self.schedule = schedule_of(config)
+        self.diffusion = Diffusion(config, STREAMS, config.guidance)
         diffused = frames if config.target == "frames" else 1
         self.temporal = TemporalGuidance(dim, frames, config.heads) if config.temporal_guidance else None
         self.condition = nn.Linear(2 * dim, dim) if config.collaborative else None
@@ -155,134 +182,91 @@ class TCD(nn.Module):
         self.pool = FramePooling(dim, diffused, config.pool_heads) if diffused > 1 else None
 
     def forward(
-        self,
-        F_UMD: torch.Tensor,
-        mask_UM: torch.Tensor,
-        row_BL: torch.Tensor,
-        e_BLD: torch.Tensor,
-        real_BL: torch.Tensor,
-        place_N: torch.Tensor,
-        noise: Noise,
-        sampler_steps: int = 0,
+        self, histories: Histories, noise: Noise, sampler_steps: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Content F [U, M, D] with its frame mask, each position's row in it, ID embeddings e [B, L, D],
-        which positions are real and their places row by row, where `noise` stands -> the refined videos
-        [N, D] and, in training, the sum of L_TCD over their real frames.
+        """Refine the videos: [N, D] and, in training, the sum of L_TCD over their real frames.
 
-        In evaluation the reverse chain runs from `infer_start` in `sampler_steps` steps (0 = all).
+        `noise` belongs to the N real positions. In evaluation the reverse chain runs from `infer_start` in
+        `sampler_steps` steps (0 = all).
         """
-        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(F_UMD, mask_UM, row_BL, e_BLD, real_BL, place_N)
+        inputs = self.inputs(histories)
         if self.training:
-            x0hat_NMD, loss = self._train(x0_NMD, mask_NM, g_NMD, c_ND, noise)
+            x0hat_NMD, loss = self._train(inputs, noise)
         else:
-            x0hat_NMD, loss = self._infer(x0_NMD, mask_NM, g_NMD, c_ND, noise, sampler_steps), None
-        return x0hat_NMD[:, 0] if self.pool is None else self.pool(x0hat_NMD, mask_NM, g_NMD, c_ND), loss
+            x0hat_NMD, loss = self._infer(inputs, noise, sampler_steps), None
+        if self.pool is None:
+            return x0hat_NMD[:, 0], loss
+        return self.pool(x0hat_NMD, inputs.mask_NM, inputs.g_NMD, inputs.c_ND), loss
 
-    def inputs(
-        self,
-        F_UMD: torch.Tensor,
-        mask_UM: torch.Tensor,
-        row_BL: torch.Tensor,
-        e_BLD: torch.Tensor,
-        real_BL: torch.Tensor,
-        place_N: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the denoiser is about, for each real position: content x_0 [N, M, D] and its mask [N, M],
-        guidance g [N, M, D], condition c [N, D]. The content is data: no gradient reaches it from here.
-        """
+    def inputs(self, histories: Histories) -> ContentInputs:
+        """Content, guidance and condition; the content is data: no gradient reaches it from here."""
+        F_UMD, mask_UM, row_BL, e_BLD, real_BL, index_N = histories
         g_UMD = self.temporal(F_UMD, mask_UM) if self.temporal is not None else None
         if self.config.target == "video":
             g_UMD = None if g_UMD is None else mean_over_frames(g_UMD, mask_UM)[:, None]
             F_UMD, mask_UM = mean_over_frames(F_UMD, mask_UM)[:, None], mask_UM[:, :1]
-        row_N = row_BL.flatten()[place_N]
-        x0_NMD, mask_NM = F_UMD.detach()[row_N], mask_UM[row_N]
+        row_N = row_BL.flatten()[index_N]
+        x0_NMD = F_UMD.detach()[row_N]
         g_NMD = self.null_guidance.expand_as(x0_NMD) if g_UMD is None else g_UMD[row_N]
-        return x0_NMD, mask_NM, g_NMD, self._condition(e_BLD.detach(), real_BL, place_N)
+        return ContentInputs(x0_NMD, mask_UM[row_N], g_NMD, self._condition(e_BLD.detach(), real_BL, index_N))
 
-    def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, place_N: torch.Tensor) -> torch.Tensor:
-        """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec for the parts; the combination
-        ours].
-        """
+    def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, index_N: torch.Tensor) -> torch.Tensor:
+        """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec: the parts; ours: combining them]."""
         if self.condition is None:
-            return self.null_condition.expand(len(place_N), -1)
-        # Normed: the ID table starts small, and the denoiser shall hear the condition from the first step.
+            return self.null_condition.expand(len(index_N), -1)
+        # Normed: the ID table starts small, and the condition should have an effect from the first step.
         parts = (e_BLD, recent_mean(e_BLD, real_BL, self.config.recency))
-        parts_ND = (F.layer_norm(x.flatten(0, 1)[place_N], x.shape[-1:]) for x in parts)
-        return self.condition(torch.cat([*parts_ND], dim=1))
+        parts_ND = (F.layer_norm(x.flatten(0, 1)[index_N], x.shape[-1:]) for x in parts)
+        c_ND: torch.Tensor = self.condition(torch.cat([*parts_ND], dim=1))
+        return c_ND
 
-    def _train(
-        self,
-        x0_NMD: torch.Tensor,
-        mask_NM: torch.Tensor,
-        g_NMD: torch.Tensor,
-        c_ND: torch.Tensor,
-        noise: Noise,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _train(self, inputs: ContentInputs, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
         """One corruption at a random step, the same for all frames of a video, and its denoising."""
-        place, M = noise.positions(), x0_NMD.shape[1]
+        x0_NMD, mask_NM, g_NMD, c_ND = inputs
+        counters, M = noise.counters(), x0_NMD.shape[1]
 
         def nulled(stream: int) -> torch.Tensor:
-            return ops.bernoulli(place, self.config.condition_dropout, stream, kernel=noise.kernel)
+            return ops.bernoulli(counters, self.config.condition_dropout, stream, kernel=noise.kernel)
 
-        g_NMD = torch.where(nulled(Stream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD)
-        c_ND = torch.where(nulled(Stream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND)
+        g_NMD = torch.where(nulled(RandomStream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD)
+        c_ND = torch.where(nulled(RandomStream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND)
         x0_RD, mask_R = x0_NMD.flatten(0, 1), mask_NM.flatten()
-        x_RD, t_R = ops.corrupt(
-            x0_RD,
-            self.schedule,
-            noise.of_frames(M),
-            Stream.TCD_NOISE,
-            Stream.TCD_STEP,
-            group=noise.frames,
-            mask_R=mask_R,
-            kernel=noise.kernel,
-        )
+        x_RD, t_R = self.diffusion.corrupt(x0_RD, noise, M, mask_R)
         x0hat_NMD = self.denoiser(x_RD.view_as(x0_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
         return x0hat_NMD, ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_R, kernel=noise.kernel)
 
-    def _infer(
-        self,
-        x0_NMD: torch.Tensor,
-        mask_NM: torch.Tensor,
-        g_NMD: torch.Tensor,
-        c_ND: torch.Tensor,
-        noise: Noise,
-        sampler_steps: int,
-    ) -> torch.Tensor:
-        """The reverse chain from `infer_start`; noise has a fixed seed and streams of its own, counted by the
-        chain's step.
-        """
-        config, M = self.config, x0_NMD.shape[1]
-        mask_R, t_N = mask_NM.flatten(), torch.zeros_like(mask_NM[:, 0], dtype=torch.int64)
-        start = ops.infer_start(self.schedule, config.infer_start, config.infer_signal)
-        x_RD = ops.q_sample(
-            x0_NMD.flatten(0, 1),
-            torch.full_like(mask_R, start, dtype=torch.int64),
-            self.schedule,
-            noise.at_step(0).of_frames(M),
-            Stream.TCD_INFER_START,
-            mask_R=mask_R,
-            kernel=noise.kernel,
+    def _infer(self, inputs: ContentInputs, noise: Noise, sampler_steps: int) -> torch.Tensor:
+        """The reverse chain from `infer_start`, with classifier-free guidance where it is configured."""
+        x0_NMD, mask_NM, g_NMD, c_ND = inputs
+        M = x0_NMD.shape[1]
+
+        def denoise(x_RD: torch.Tensor, t_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+            x_NMD, t_N = x_RD.view_as(x0_NMD), t_R[::M]
+            x0hat_RD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM).flatten(0, 1)
+            if self.config.guidance <= 0:
+                return x0hat_RD, None
+            null_ND = self.null_condition.expand_as(c_ND)
+            return x0hat_RD, self.denoiser(x_NMD, t_N, g_NMD, null_ND, mask_NM).flatten(0, 1)
+
+        x_RD = self.diffusion.refine(
+            x0_NMD.flatten(0, 1), denoise, noise, sampler_steps, M, mask_NM.flatten()
         )
-        for index, (t, t_prev) in enumerate(ops.chain(start, sampler_steps)):
-            x_NMD, t_R = x_RD.view_as(x0_NMD), torch.full_like(mask_R, t, dtype=torch.int64)
-            x0hat_NMD, null_RD = self.denoiser(x_NMD, t_N + t, g_NMD, c_ND, mask_NM), None
-            if config.guidance > 0:
-                null_ND = self.null_condition.expand_as(c_ND)
-                null_RD = self.denoiser(x_NMD, t_N + t, g_NMD, null_ND, mask_NM).flatten(0, 1)
-            x_RD = ops.reverse_step(
-                x_RD,
-                x0hat_NMD.flatten(0, 1),
-                t_R,
-                torch.full_like(t_R, t_prev),
-                self.schedule,
-                noise.at_step(index).of_frames(M),
-                Stream.TCD_INFER_STEP,
-                sampler=config.sampler,
-                eta=config.eta,
-                null_RD=null_RD,
-                guidance=config.guidance,
-                mask_R=mask_R,
-                kernel=noise.kernel,
-            )
         return x_RD.view_as(x0_NMD)
+
+    def guards(self, histories: Histories, noise: Noise) -> dict[str, torch.Tensor]:
+        """`tcd_x`, `tcd_g`, `tcd_c`: error at the last step with that input shuffled, relative to without.
+
+        Shuffled between positions; near 1, the denoiser does not use that input.
+        """
+        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(histories)
+        x0_RD, M = x0_NMD.flatten(0, 1), x0_NMD.shape[1]
+        x_RD, t_R = self.diffusion.last_state(x0_RD, noise, M)
+        inputs = {"x": x_RD.view_as(x0_NMD), "g": g_NMD, "c": c_ND}
+
+        def error(shuffle: str = "") -> torch.Tensor:
+            x, g, c = (shuffled(value) if name == shuffle else value for name, value in inputs.items())
+            x0hat_NMD = self.denoiser(x, t_R[::M], g, c, mask_NM)
+            return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_NM.flatten())
+
+        whole = error()
+        return {f"tcd_{name}": error(name) / whole for name in inputs}

@@ -8,11 +8,11 @@ from torch import nn
 
 
 class VideoEncoder(nn.Module):
-    """`F = LN(X W_v)`, no bias, no affine, zero beyond a video's frames: the content that TCD refines."""
+    """The content that TCD refines: `F = LN(X W_v)`, no bias, no affine, zero beyond a video's frames."""
 
     def __init__(self, width: int, dim: int):
         super().__init__()
-        self.dim = dim  # the weight's shape is not its own where ZeRO-3 has parted it
+        self.dim = dim  # under ZeRO-3 the weight's shape is not this while it is partitioned
         self.project = nn.Linear(width, dim, bias=False)
 
     def forward(self, features_UMV: torch.Tensor, mask_UM: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,7 @@ def mean_over_frames(x_UMD: torch.Tensor, mask_UM: torch.Tensor) -> torch.Tensor
 
 
 def frame_mask(frames_U: torch.Tensor, frames: int) -> torch.Tensor:
-    """bool [U, M], true where a video has a frame."""
+    """Frame mask, bool [U, M], true where a video has a frame."""
     return torch.arange(frames, device=frames_U.device) < frames_U[:, None]
 
 
@@ -41,19 +41,21 @@ class FrameAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_NMD: torch.Tensor, mask_NM: torch.Tensor) -> torch.Tensor:
+        """[N, M, D], mask bool [N, M] -> [N, M, D]."""
         N, M, D = x_NMD.shape
         q, k, v = self.qkv(x_NMD).view(N, M, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         # A video without frames attends to all of its padding, so that no row of weights is empty; its output
         # is not used.
         mask_NM = mask_NM | ~mask_NM.any(1, keepdim=True)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_NM[:, None, None, :])
-        return self.out(attended.transpose(1, 2).reshape(N, M, D))
+        out_NMD: torch.Tensor = self.out(attended.transpose(1, 2).reshape(N, M, D))
+        return out_NMD
 
 
 class TemporalGuidance(nn.Module):
     """`g`: a small bidirectional transformer over the frame differences `F_m - F_{m-1}` [ours].
 
-    Order and change, never the mean itself, which would hand the denoiser its answer; zero where there is one
+    Order and change, never the mean itself, which would give the denoiser its answer; zero where there is one
     frame.
     """
 
@@ -70,7 +72,7 @@ class TemporalGuidance(nn.Module):
         """[U, M, D] -> [U, M, D]; zero for videos of fewer than two frames and beyond a video's frames."""
         both = mask_UM[:, 1:] & mask_UM[:, :-1]
         change_UMD = F.pad((F_UMD[:, 1:] - F_UMD[:, :-1]) * both[..., None], (0, 0, 1, 0))
-        x_UMD = self.project(change_UMD) + self.position
+        x_UMD: torch.Tensor = self.project(change_UMD) + self.position
         x_UMD = x_UMD + self.attention(self.attention_norm(x_UMD), mask_UM)
         x_UMD = x_UMD + self.ffn(self.ffn_norm(x_UMD))
         moving = mask_UM & (mask_UM.sum(1, keepdim=True) > 1)

@@ -1,4 +1,4 @@
-"""`python -m mealrec.ops`: what the fused kernels are here, and building them ahead of time."""
+"""`python -m mealrec.ops`: the state of the fused kernels on this machine, and building them in advance."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from mealrec.ops import build
 
 
-def main(words: list[str] | None = None) -> int:
-    """Exit code: 0, or 1 where what was asked for cannot be built."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; exit code 0, or 1 where the library cannot be built."""
     parser = argparse.ArgumentParser(
         prog="python -m mealrec.ops",
         description="The fused diffusion kernels; they are built at first use, for this CPU and these GPUs.",
@@ -26,13 +26,13 @@ def main(words: list[str] | None = None) -> int:
         default=",".join(build.AHEAD_OF_TIME),
         help="for cuda: GPU architectures, e.g. 80 for A100, 90 for H100 and H200 (default: %(default)s)",
     )
-    arguments = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if arguments.command == "doctor":
+    if options.command == "doctor":
         return doctor()
-    architectures = tuple(arguments.arch.split(",")) if arguments.kind == "cuda" else ()
+    architectures = tuple(options.arch.split(",")) if options.kind == "cuda" else ()
     try:
-        print(build.library(arguments.kind, architectures))
+        print(build.library(options.kind, architectures))
     except build.Unavailable as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 1
@@ -40,7 +40,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def doctor() -> int:
-    """Prints the state of both kernel libraries."""
+    """Print the state of both kernel libraries."""
     print(f"PyTorch   {torch.__version__}, CUDA {torch.version.cuda or 'none'}")
     print(f"cache     {build.cache()}")
     for kind in ("cpu", "cuda"):
@@ -50,13 +50,13 @@ def doctor() -> int:
 
 def _state(kind: str) -> str:
     try:
-        architectures = build.seen_architectures() if kind == "cuda" else ()
-        found = build.built(kind, architectures)
+        architectures = build.visible_architectures() if kind == "cuda" else ()
+        library = build.built(kind, architectures)
         target = (
             f"for {', '.join(f'sm_{arch}' for arch in architectures)}" if architectures else "for this CPU"
         )
-        if found is not None:
-            return f"built {target}: {found}"
+        if library is not None:
+            return f"built {target}: {library}"
         tools = ", ".join(build.compilers(kind).values())
         return f"not built yet {target}: it will be at first use, with {tools}"
     except build.Unavailable as reason:

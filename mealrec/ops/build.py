@@ -1,8 +1,8 @@
-"""Compiles `csrc/` at first use and keeps the result: one library for CPU tensors, one for CUDA tensors.
+"""Compile `csrc/` at first use and keep the result: one library for CPU tensors, one for CUDA tensors.
 
-A library is known by a hash of its sources, PyTorch, the compiler and its flags, and the CPU's instruction
-set or the GPU architectures. One process of a host builds while the others wait; the lock dies with its
-process, and what a killed build left is swept by the next.
+A library's name has a hash of its sources, the PyTorch version, the compiler's flags, and the CPU's
+instruction set or the CUDA version; and the GPU architectures. One process per host builds while the others
+wait; the lock is released with its process, and the next build removes what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 SOURCES = Path(__file__).parent / "csrc"
 KERNELS = ("q_sample", "scale_rows", "reverse_step", "diffusion_loss", "dropout", "draw")
 AHEAD_OF_TIME = ("80", "90")
-"""GPU architectures (sm_XX) that a build ahead of time is for by default."""
+"""GPU architectures (sm_XX) of a build ahead of time, by default."""
 OLDEST = 80
 """The oldest architecture with the instructions that the kernels use (bfloat16 conversion)."""
 
@@ -34,25 +34,27 @@ log = logging.getLogger("mealrec")
 
 
 class Unavailable(RuntimeError):
-    """Why a kernel library cannot be had here, in one line."""
+    """Why a kernel library is not available here, in one line."""
 
 
 def cache() -> Path:
-    """Where built libraries lie: $MEALREC_CACHE/kernels, by default ~/.cache/mealrec/kernels."""
+    """The folder of built libraries: $MEALREC_CACHE/kernels, by default ~/.cache/mealrec/kernels."""
     return Path(os.environ.get("MEALREC_CACHE") or "~/.cache/mealrec").expanduser() / "kernels"
 
 
 def library(kind: str, architectures: tuple[str, ...] = ()) -> Path:
-    """The library of `kind` ("cpu" or "cuda"), built now if it is not there yet. For CUDA, `architectures`
-    are those that it must hold, by default those of the GPUs that are seen.
+    """The library of `kind` ("cpu" or "cuda"), built now if it is not there yet.
 
-    Raises Unavailable with the reason where it cannot be built.
+    architectures: for CUDA, those that it must hold; by default those of the visible GPUs.
+
+    Raises:
+        Unavailable: with the reason why it cannot be built.
     """
     if kind == "cuda":
-        architectures = architectures or seen_architectures()
-    found = built(kind, architectures)
-    if found is not None:
-        return found
+        architectures = architectures or visible_architectures()
+    cached = built(kind, architectures)
+    if cached is not None:
+        return cached
     toolchain, folder = compilers(kind), cache()
     if kind == "cuda" and not (Path(torch.__file__).parent / "lib" / "libtorch_cuda.so").exists():
         raise Unavailable(f"this PyTorch ({torch.__version__}) is built without CUDA")
@@ -63,12 +65,12 @@ def library(kind: str, architectures: tuple[str, ...] = ()) -> Path:
             f"the cache {folder} cannot be made ({error.strerror}); set MEALREC_CACHE"
         ) from error
     with _builder(folder, kind):
-        found = built(kind, architectures)
-        return found if found is not None else _build(kind, architectures, toolchain, folder)
+        cached = built(kind, architectures)
+        return cached if cached is not None else _build(kind, architectures, toolchain, folder)
 
 
 def built(kind: str, architectures: tuple[str, ...] = ()) -> Path | None:
-    """The library in the cache that serves, if any."""
+    """The library of `kind` in the cache that holds these architectures, if any."""
     prefix = f"{kind}-{_key(kind)}"
     for path in sorted(cache().glob(f"{prefix}*.so")):
         if set(architectures) <= set(re.findall(r"sm(\d+)", path.stem[len(prefix) :])):
@@ -76,38 +78,46 @@ def built(kind: str, architectures: tuple[str, ...] = ()) -> Path | None:
     return None
 
 
-def seen_architectures() -> tuple[str, ...]:
-    """Of the GPUs that are seen, as "90". Raises Unavailable without a GPU or with one that is too old."""
+def visible_architectures() -> tuple[str, ...]:
+    """Architectures of the visible GPUs, as "90".
+
+    Raises:
+        Unavailable: no GPU, or one that is too old.
+    """
     if not torch.cuda.is_available():
-        raise Unavailable("no CUDA device is seen")
-    seen = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
-    for major, minor in seen:
+        raise Unavailable("no CUDA device is visible")
+    visible = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
+    for major, minor in visible:
         if major * 10 + minor < OLDEST:
             raise Unavailable(
-                f"a GPU of architecture sm_{major}{minor} is seen, sm_{OLDEST} is the oldest served"
+                f"a GPU has architecture sm_{major}{minor}, sm_{OLDEST} is the oldest supported"
             )
-    return tuple(sorted(f"{major}{minor}" for major, minor in seen))
+    return tuple(sorted(f"{major}{minor}" for major, minor in visible))
 
 
 def compilers(kind: str) -> dict[str, str]:
-    """Paths of what builds `kind`: "cxx", and "nvcc" for CUDA. Raises Unavailable naming what is missing."""
+    """Paths of the compilers for `kind`: "cxx", and "nvcc" for CUDA.
+
+    Raises:
+        Unavailable: naming what is missing.
+    """
     wanted = os.environ.get("CXX")
     names = [wanted] if wanted else ["g++", "clang++", "c++"]
     cxx = next((path for name in names if (path := shutil.which(name))), None)
     if cxx is None:
         raise Unavailable(f"no C++ compiler on the PATH ({', '.join(names)})")
-    found = {"cxx": cxx}
+    paths = {"cxx": cxx}
     if kind == "cuda":
         home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
         nvcc = shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
         if nvcc is None:
             raise Unavailable("no nvcc on the PATH or in $CUDA_HOME/bin")
-        found["nvcc"] = nvcc
-    return found
+        paths["nvcc"] = nvcc
+    return paths
 
 
 def flags(kind: str, architectures: tuple[str, ...] = ()) -> list[str]:
-    """Of the C++ compiler for `kind` "cpu", of nvcc for "cuda"."""
+    """Flags of the C++ compiler for `kind` "cpu", of nvcc for "cuda"."""
     if kind == "cuda":
         targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
         return ["-std=c++17", "-O3", *targets]
@@ -117,7 +127,7 @@ def flags(kind: str, architectures: tuple[str, ...] = ()) -> list[str]:
 
 
 def _key(kind: str) -> str:
-    """What a library depends on besides the GPU architectures, as 16 hexadecimal digits."""
+    """Hash of all that a library depends on besides the GPU architectures, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
@@ -128,15 +138,15 @@ def _key(kind: str) -> str:
 
 def _instruction_set() -> str:
     try:
-        found = re.search(r"^(flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        features = re.search(r"^(flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return platform.machine() + (found.group(2) if found else platform.processor())
+        features = None
+    return platform.machine() + (features.group(2) if features else platform.processor())
 
 
 @contextlib.contextmanager
 def _builder(folder: Path, kind: str) -> Iterator[None]:
-    """The one builder of this host; the kernel releases the lock of a process that dies."""
+    """Lock out this host's other builders; the system releases the lock of a process that dies."""
     with open(folder / f"{kind}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,7 +221,7 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         log.debug("%s\n%s%s", " ".join(command), done.stdout, done.stderr)
-        wrong = next(
+        reason = next(
             (line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-200:]
         )
-        raise Unavailable(f"{Path(command[0]).name} failed: {wrong.strip()}")
+        raise Unavailable(f"{Path(command[0]).name} failed: {reason.strip()}")

@@ -1,28 +1,32 @@
-"""Which implementation of the operations serves a tensor: `kernel="auto"`, or the one that is named."""
+"""Which implementation of the operations a tensor goes to: `kernel="auto"`, or the one that is named."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import os
-from types import ModuleType
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from mealrec.ops import build, fused, reference
+from mealrec.ops.implementation import Implementation
 
 KERNELS = ("auto", "cuda", "cpu", "reference")
 DTYPES = (torch.float32, torch.bfloat16)
 """What the kernels store; anything else goes through the reference under `auto`."""
 
 log = logging.getLogger("mealrec")
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def choose(kernel: str, x: torch.Tensor) -> ModuleType:
-    """`fused` or `reference` for an operation on `x`. $MEALREC_KERNEL stands for "auto".
+def choose(kernel: str, x: torch.Tensor) -> Implementation:
+    """`fused` or `reference` for an operation on `x`; $MEALREC_KERNEL stands for "auto".
 
-    Raises ValueError for a name that is none, or a kernel that cannot serve this tensor; build.Unavailable
-    where a kernel is asked for by name and cannot be had.
+    Raises:
+        ValueError: an unknown name, or a kernel that does not take this tensor.
+        build.Unavailable: a kernel is asked for by name and is not available.
     """
     if kernel == "auto":
         kernel = _wanted()
@@ -32,8 +36,8 @@ def choose(kernel: str, x: torch.Tensor) -> ModuleType:
         return reference
     device = x.device.type
     if kernel == "auto":
-        served = x.dtype in DTYPES or not x.dtype.is_floating_point
-        return fused if served and device in ("cpu", "cuda") and _loads(device) else reference
+        supported = x.dtype in DTYPES or not x.dtype.is_floating_point
+        return fused if supported and device in ("cpu", "cuda") and _loads(device) else reference
     if device != kernel:
         raise ValueError(f"kernel is {kernel!r} and the tensors are on {device!r}")
     if x.dtype.is_floating_point and x.dtype not in DTYPES:
@@ -42,20 +46,25 @@ def choose(kernel: str, x: torch.Tensor) -> ModuleType:
     return fused
 
 
-# Compilers of graphs take this as known: it reads the environment and may build, once a process.
-@torch.compiler.assume_constant_result
+def _constant(function: Function) -> Function:
+    """Let torch.compile take the result as a constant: the function reads the environment and may build."""
+    marked: Function = torch.compiler.assume_constant_result(function)
+    return marked
+
+
+@_constant
 def _wanted() -> str:
     return os.environ.get("MEALREC_KERNEL", "auto")
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _loads(device: str) -> bool:
-    """Whether the fused kernels are there; if not, said once and why."""
-    return _tried(device) is None
+    return _failure(device) is None
 
 
 @functools.cache
-def _tried(kind: str) -> build.Unavailable | None:
+def _failure(kind: str) -> build.Unavailable | None:
+    """Load the kernels, once per process, and log which are used; returns why they are not available."""
     try:
         path = build.library(kind)
         torch.ops.load_library(str(path))
@@ -70,20 +79,23 @@ def _tried(kind: str) -> build.Unavailable | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def load(kind: str) -> bool:
-    """Makes the kernels of `kind`, "cpu" or "cuda", ready. Raises build.Unavailable with the reason where
-    they cannot be had.
+    """Load the kernels of `kind`, "cpu" or "cuda"; true, as torch.compile needs a result.
+
+    Raises:
+        build.Unavailable: with the reason.
     """
-    reason = _tried(kind)
+    reason = _failure(kind)
     if reason is not None:
         raise reason
     return True
 
 
 def ready(kernel: str, device: torch.device) -> None:
-    """Builds or loads what operations with this `kernel` on `device` will use, now rather than at first use.
+    """Build or load what operations with this `kernel` on `device` will use, now rather than at first use.
 
-    Raises ValueError and build.Unavailable as `choose` does.
+    Raises:
+        ValueError, build.Unavailable: as `choose` does.
     """
     choose(kernel, torch.empty(0, dtype=torch.int64, device=device))

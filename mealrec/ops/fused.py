@@ -1,48 +1,60 @@
-"""The diffusion operations through the fused kernels: the signatures of `reference.py`."""
+"""The diffusion operations through the fused kernels, with this package's own types."""
 
 from __future__ import annotations
 
 import torch
 
-from mealrec.ops.library import fused
-from mealrec.ops.place import Place
+from mealrec.ops.counters import Counters
+from mealrec.ops.library import operators
+from mealrec.ops.sampler import Sampler
 from mealrec.ops.schedule import Schedule, tables
 
 
-def _dense(*fields: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-    """Per-row fields as the kernels read them; they are small beside the rows."""
-    return tuple(None if field is None else field.contiguous() for field in fields)
+# Per-row fields go to the kernels dense; they are small beside the rows.
+def _dense(mask_R: torch.Tensor | None) -> torch.Tensor | None:
+    return None if mask_R is None else mask_R.contiguous()
 
 
-def _at(place: Place) -> tuple[torch.Tensor, ...]:
-    return _dense(place.seed, place.step, place.sample_id, place.row)
+def _fields(counters: Counters) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (
+        counters.seed.contiguous(),
+        counters.step.contiguous(),
+        counters.sample_id.contiguous(),
+        counters.row.contiguous(),
+    )
 
 
 def q_sample(
     x0_RD: torch.Tensor,
     t_R: torch.Tensor,
     schedule: Schedule,
-    place: Place,
+    counters: Counters,
     stream: int,
     mask_R: torch.Tensor | None,
 ) -> torch.Tensor:
-    table, (t_R, mask_R) = tables(schedule, x0_RD.device), _dense(t_R, mask_R)
-    return fused.q_sample(x0_RD, t_R, table.signal, table.noise, mask_R, *_at(place), stream)
+    """See `reference.q_sample`."""
+    table = tables(schedule, x0_RD.device)
+    x_RD: torch.Tensor = operators.q_sample(
+        x0_RD, t_R.contiguous(), table.signal, table.noise, _dense(mask_R), *_fields(counters), stream
+    )
+    return x_RD
 
 
 def corrupt(
     x0_RD: torch.Tensor,
     schedule: Schedule,
-    place: Place,
+    counters: Counters,
     stream: int,
     step_stream: int,
     group: int,
     mask_R: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    table, (mask_R,) = tables(schedule, x0_RD.device), _dense(mask_R)
-    return fused.q_sample_drawn(
-        x0_RD, table.signal, table.noise, mask_R, *_at(place), stream, step_stream, group
+    """See `reference.corrupt`."""
+    table = tables(schedule, x0_RD.device)
+    x_RD, t_R = operators.q_sample_drawn(
+        x0_RD, table.signal, table.noise, _dense(mask_R), *_fields(counters), stream, step_stream, group
     )
+    return x_RD, t_R
 
 
 def reverse_step(
@@ -51,39 +63,53 @@ def reverse_step(
     t_R: torch.Tensor,
     t_prev_R: torch.Tensor,
     schedule: Schedule,
-    sampler: str,
-    eta: float,
-    place: Place,
+    counters: Counters,
     stream: int,
+    sampler: Sampler,
     null_RD: torch.Tensor | None,
-    guidance: float,
     mask_R: torch.Tensor | None,
 ) -> torch.Tensor:
-    abar, ddpm = tables(schedule, x_RD.device).abar, sampler == "ddpm"
-    t_R, t_prev_R, mask_R = _dense(t_R, t_prev_R, mask_R)
-    return fused.reverse_step(
-        x_RD, x0hat_RD, null_RD, t_R, t_prev_R, abar, guidance, eta, ddpm, mask_R, *_at(place), stream
+    """See `reference.reverse_step`."""
+    out_RD: torch.Tensor = operators.reverse_step(
+        x_RD,
+        x0hat_RD,
+        null_RD,
+        t_R.contiguous(),
+        t_prev_R.contiguous(),
+        tables(schedule, x_RD.device).abar,
+        sampler.guidance,
+        sampler.eta,
+        sampler.ddpm,
+        _dense(mask_R),
+        *_fields(counters),
+        stream,
     )
+    return out_RD
 
 
 def diffusion_loss(
-    prediction_RD: torch.Tensor,
-    target_RD: torch.Tensor,
-    mask_R: torch.Tensor | None,
-    weight_R: torch.Tensor | None,
+    prediction_RD: torch.Tensor, target_RD: torch.Tensor, mask_R: torch.Tensor | None
 ) -> torch.Tensor:
-    return fused.diffusion_loss(prediction_RD, target_RD, *_dense(mask_R, weight_R))[0]
+    """See `reference.diffusion_loss`."""
+    loss: torch.Tensor = operators.diffusion_loss(prediction_RD, target_RD, _dense(mask_R))[0]
+    return loss
 
 
 def dropout(
-    x_RD: torch.Tensor, p: float, place: Place, stream: int, residual_RD: torch.Tensor | None
+    x_RD: torch.Tensor, p: float, counters: Counters, stream: int, residual_RD: torch.Tensor | None
 ) -> torch.Tensor:
-    return fused.dropout(x_RD, residual_RD, p, *_at(place), stream)
+    """See `reference.dropout`."""
+    out_RD: torch.Tensor = operators.dropout(x_RD, residual_RD, p, *_fields(counters), stream)
+    return out_RD
 
 
-def words(place: Place, columns: int, stream: int) -> torch.Tensor:
-    return fused.words(*_at(place), columns, stream)
+def words(counters: Counters, columns: int, stream: int) -> torch.Tensor:
+    """See `philox.words`."""
+    drawn: torch.Tensor = operators.words(*_fields(counters), columns, stream)
+    return drawn
 
 
-def normal(place: Place, columns: int, stream: int) -> torch.Tensor:
-    return fused.normal(*_at(place), columns, stream)
+def normal(counters: Counters, columns: int, stream: int) -> torch.Tensor:
+    """See `philox.normal`."""
+    drawn: torch.Tensor = operators.normal(*_fields(counters), columns, stream)
+    return drawn

@@ -1,5 +1,4 @@
-"""Philox4x32-10 [Salmon et al. 2011, Random123] in plain PyTorch: the truth that fused kernels are held
-against.
+"""Philox4x32-10 [Salmon et al. 2011, Random123] in plain PyTorch, to which the fused kernels are compared.
 
 Words are int64 tensors holding values below 2^32 (PyTorch has no arithmetic on uint32); the product of two
 words may wrap as a signed number, which leaves its 64 bits right.
@@ -8,10 +7,11 @@ words may wrap as a signed number, which leaves its 64 bits right.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 
-from mealrec.ops.place import Place, check
+from mealrec.ops.counters import Counters, check_counters
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -34,46 +34,42 @@ def philox4x32(
     return c0, c1, c2, c3
 
 
-def _slices(place: Place, columns: int, stream: int) -> list[tuple[slice, Words]]:
+def _slices(counters: Counters, columns: int, stream: int) -> Iterator[tuple[slice, Words]]:
     """Words [rows of the slice, ceil(columns / 4)] slice by slice."""
-    check(place, columns)
-    quads = torch.arange((columns + 3) // 4, device=place.row.device)
-    key = (place.seed, torch.full_like(place.seed, stream))
-    rows = len(place.row)
-    size = max(1, SLICE // max(len(quads), 1)) if place.row.device.type == "cpu" else max(rows, 1)
+    check_counters(counters, columns)
+    seed, step, sample_id, row = counters.seed, counters.step, counters.sample_id, counters.row
+    quads = torch.arange((columns + 3) // 4, device=row.device)
+    key = (seed, torch.full_like(seed, stream))
+    rows = len(row)
+    size = max(1, SLICE // max(len(quads), 1)) if row.device.type == "cpu" else max(rows, 1)
     for start in range(0, rows, size):
         part = slice(start, min(start + size, rows))
-        yield (
-            part,
-            philox4x32(quads[None, :], place.row[part, None], place.sample_id[part, None], place.step, *key),
-        )
+        yield part, philox4x32(quads[None, :], row[part, None], sample_id[part, None], step, *key)
 
 
-def words(place: Place, columns: int, stream: int) -> torch.Tensor:
+def words(counters: Counters, columns: int, stream: int) -> torch.Tensor:
     """Random words int64 [R, columns], each uniform on `[0, 2^32)`."""
-    out = torch.empty(len(place.row), (columns + 3) // 4 * 4, dtype=torch.int64, device=place.row.device)
+    row = counters.row
+    out = torch.empty(len(row), (columns + 3) // 4 * 4, dtype=torch.int64, device=row.device)
     lanes = out.unflatten(1, (-1, 4))
-    for part, quad in _slices(place, columns, stream):
+    for part, quad in _slices(counters, columns, stream):
         for lane, word in enumerate(quad):
             lanes[part, :, lane] = word
     return out[:, :columns]
 
 
-def normal(place: Place, columns: int, stream: int) -> torch.Tensor:
-    """Standard normals float32 [R, columns] by Box-Muller in float64: `u = (x0 + .5) 2^-32`, angle `2 pi x1
-    2^-32`.
+def normal(counters: Counters, columns: int, stream: int) -> torch.Tensor:
+    """Standard normals float32 [R, columns].
+
+    Box-Muller in float64: `u = (x0 + .5) 2^-32`, angle `2 pi x1 2^-32`.
     """
-    out = torch.empty(len(place.row), (columns + 3) // 4 * 4, dtype=torch.float32, device=place.row.device)
+    row = counters.row
+    out = torch.empty(len(row), (columns + 3) // 4 * 4, dtype=torch.float32, device=row.device)
     lanes = out.unflatten(1, (-1, 4))
-    for part, (x0, x1, x2, x3) in _slices(place, columns, stream):
+    for part, (x0, x1, x2, x3) in _slices(counters, columns, stream):
         for lane, (radius_word, angle_word) in ((0, (x0, x1)), (2, (x2, x3))):
             radius = ((radius_word.double() + 0.5) * 2.0**-32).log_().mul_(-2).sqrt_()
             angle = angle_word.double() * (2 * math.pi * 2.0**-32)
             lanes[part, :, lane] = radius * angle.cos()
             lanes[part, :, lane + 1] = radius * angle.sin()
     return out[:, :columns]
-
-
-def integers(place: Place, stream: int, bound: int) -> torch.Tensor:
-    """Integers int64 [R] uniform on `[0, bound)`, `bound <= 2^31`: `mulhi(x, bound)`."""
-    return (words(place, 1, stream)[:, 0] * bound) >> 32

@@ -17,7 +17,7 @@ MAX_BETA = 0.9999
 
 @dataclass(frozen=True)
 class Schedule:
-    """Names a schedule; hashable, so that its tables are built once."""
+    """Name and parameters of a schedule; hashable, so that its tables are built once."""
 
     name: str = "linear"
     steps: int = 10
@@ -47,8 +47,9 @@ def alphas_bar(schedule: Schedule) -> np.ndarray:
 
 
 class Tables(NamedTuple):
-    """float32 tables on one device; `abar` has T+1 entries, entry t+1 belonging to step t, so that step -1 is
-    entry 0 (= 1).
+    """Float32 tables on one device.
+
+    Each has T+1 entries, entry t+1 belonging to step t, so that step -1 is entry 0 (of `abar`: 1).
     """
 
     abar: torch.Tensor
@@ -72,8 +73,8 @@ def _table(
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-# An operator to a compiler of graphs, which cannot trace its making. A copy, as a compiled graph may write
-# over what it takes for its own.
+# An operator to torch.compile, which cannot trace how a table is made. It returns a copy, as a compiled graph
+# may write over a result that it owns.
 @torch.library.custom_op("mealrec::schedule_table", mutates_args=())
 def _traced_table(
     part: str, name: str, steps: int, beta_start: float, beta_end: float, device: torch.device
@@ -82,25 +83,18 @@ def _traced_table(
 
 
 @_traced_table.register_fake
-def _(part, name, steps, beta_start, beta_end, device):
+def _(
+    part: str, name: str, steps: int, beta_start: float, beta_end: float, device: torch.device
+) -> torch.Tensor:
     return torch.empty(steps + 1, dtype=torch.float32, device=device)
 
 
 def infer_start(schedule: Schedule, wanted: int = -1, signal: float = 0.5) -> int:
-    """The step at which inference starts: `wanted`, or where that is -1 the last step with `abar >= signal`
-    [ours].
+    """The step at which inference starts: `wanted`, or for -1 the last step with `abar >= signal` [ours].
 
-    The last state must still hold what is to be refined: from a schedule's end near zero the reverse chain
-    would invent.
+    The state must still hold what is to be refined: from an `abar` near zero the reverse chain would invent
+    content.
     """
     if wanted >= 0:
         return wanted
     return max(int(np.count_nonzero(alphas_bar(schedule) >= signal)) - 1, 0)
-
-
-def chain(start: int, steps: int = 0) -> list[tuple[int, int]]:
-    """The reverse chain from `start` to 0 as `(t, t_prev)` pairs; `t_prev = -1` ends it. `steps` 0 = every
-    step, else that many, evenly spaced."""
-    count = start + 1 if steps <= 0 else min(steps, start + 1)
-    times = [start] if count == 1 else [round(start * (count - 1 - i) / (count - 1)) for i in range(count)]
-    return list(zip(times, times[1:] + [-1], strict=True))

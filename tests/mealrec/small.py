@@ -33,7 +33,7 @@ def frame_table():
 
 
 def with_features(batch):
-    """The batch with its distinct videos' frames joined."""
+    """The batch with the frames of its distinct videos."""
     features, frames = frame_table()
     distinct, row = torch.unique(
         torch.cat([torch.zeros(1).long(), batch["item"].flatten()]), return_inverse=True
@@ -52,9 +52,9 @@ def make_batch(lengths=(8, 5, 1, 7, 3, 6), seed=2, global_step=4):
     real = torch.arange(width) < torch.tensor(lengths)[:, None]
     item, target = torch.randint(1, VIDEOS + 1, (2, len(lengths), width), generator=generator) * real
     sample_id = torch.arange(len(lengths)) * 3 + 1
-    places = {
+    counters = {
         "seed": torch.tensor(5),
         "global_step": torch.tensor(global_step),
         "offset": torch.zeros(len(lengths)).long(),
     }
-    return with_features({"sample_id": sample_id, "item": item, "target": target, **places})
+    return with_features({"sample_id": sample_id, "item": item, "target": target, **counters})

@@ -1,8 +1,7 @@
-"""Guards against collapse: after a short training both denoisers use what they are told, and contents keep
-their spread.
+"""Guards against collapse: after a short training both denoisers use their inputs, and contents vary.
 
-The toy world: a video is a frame that recurs around a drift whose direction belongs to its id, so that both
-its other frames and its id tell of a noised frame.
+The toy data: a video is a frame that recurs around a drift whose direction belongs to its id, so that both
+its other frames and its id help to predict a noised frame.
 """
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from mealrec import MealRec, MealRecConfig
 from mealrec.noise import Noise
-from mealrec.ops import Stream, q_sample
+from mealrec.ops import RandomStream, q_sample
 from mealrec.ops.schedule import alphas_bar
 from tests.mealrec.small import make_batch, make_model
 
@@ -53,66 +52,58 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def found(trained):
+def guards(trained):
     return trained[0](trained[1], task="guards")
 
 
 @pytest.mark.parametrize(("name", "rise"), [("tcd_x", 1.5), ("tcd_g", 1.05), ("tcd_c", 1.05), ("npd_h", 2.0)])
-def test_the_denoisers_use_what_they_are_told(found, name, rise):
-    assert float(found[name]) > rise
+def test_the_denoisers_use_their_inputs(guards, name, rise):
+    assert float(guards[name]) > rise
 
 
-def test_contents_and_preferences_keep_their_spread(found):
-    assert float(found["content_variance"]) > 0.1
-    assert float(found["preference_variance"]) > 0.1
+def test_contents_and_preferences_vary(guards):
+    assert float(guards["content_variance"]) > 0.1
+    assert float(guards["preference_variance"]) > 0.1
 
 
 @torch.no_grad()
 def test_the_content_denoiser_beats_the_linear_estimate(trained):
     model, batch = trained
-    tcd, noise = model.tcd, Noise.of(batch, FRAMES, "auto")
+    tcd, noise = model.tcd, Noise.of_batch(batch, FRAMES, "auto")
     encoded = model.encode(batch, *model.rows(batch["item"]), noise)
-    x0, mask, g, c = tcd.inputs(
-        encoded.F_UMD,
-        encoded.mask_UM,
-        batch["feature_row"],
-        encoded.e_BLD,
-        batch["item"] > 0,
-        encoded.place_N,
-    )
-    noise = noise.only(encoded.place_N)
+    x0, mask, g, c = tcd.inputs(encoded.histories)
+    counters = noise.at_positions(encoded.index_N).counters(FRAMES)
     t = torch.full((len(x0),), tcd.config.steps - 1)
-    x_t = q_sample(
-        x0.flatten(0, 1), t.repeat_interleave(FRAMES), tcd.schedule, noise.of_frames(FRAMES), Stream.TCD_NOISE
-    )
+    schedule = tcd.diffusion.schedule
+    steps = t.repeat_interleave(FRAMES)
+    x_t = q_sample(x0.flatten(0, 1), steps, schedule, counters, RandomStream.TCD_NOISE)
     error = (tcd.denoiser(x_t.view_as(x0), t, g, c, mask) - x0).square().mean()
-    assert float(error) < 0.8 * (
-        1 - alphas_bar(tcd.schedule)[-1]
-    )  # what sqrt(abar) x_t reaches at unit variance
+    # At unit variance sqrt(abar) x_t reaches 1 - abar.
+    assert float(error) < 0.8 * (1 - alphas_bar(schedule)[-1])
 
 
 @torch.no_grad()
 def test_the_preference_denoiser_takes_noise_away(trained):
     model, batch = trained
-    noise = Noise.of(batch, FRAMES, "auto")
+    noise = Noise.of_batch(batch, FRAMES, "auto")
     encoded = model.encode(batch, *model.rows(batch["item"]), noise)
     h, q = encoded.h_BLD.flatten(0, 1), encoded.q_BLD.flatten(0, 1)
     n = torch.full((len(h),), model.npd.config.steps - 1)
-    noisy = q_sample(h, n, model.npd.schedule, noise.positions(), Stream.NPD_NOISE)
+    noisy = q_sample(h, n, model.npd.diffusion.schedule, noise.counters(), RandomStream.NPD_NOISE)
     assert (model.npd.denoiser(noisy, q, n) - h).square().mean() < 0.8 * (noisy - h).square().mean()
 
 
 def test_an_input_that_is_not_used_shows():
-    """Untrained, the corrections are zero: guidance and condition change nothing, and the figures say so."""
-    found = make_model().eval()(make_batch(), task="guards")
-    assert float(found["tcd_g"]) == float(found["tcd_c"]) == 1.0
-    assert float(found["tcd_x"]) > 1.5
+    """Untrained, the corrections are zero: guidance and condition change nothing, and the guards show it."""
+    guards = make_model().eval()(make_batch(), task="guards")
+    assert float(guards["tcd_g"]) == float(guards["tcd_c"]) == 1.0
+    assert float(guards["tcd_x"]) > 1.5
 
 
 @pytest.mark.parametrize(
     "switch", [{"frames": 0, "width": 0}, {"tcd__enabled": False}, {"npd__enabled": False}]
 )
-def test_guards_of_what_is_there(switch):
-    found = make_model(**switch).eval()(make_batch(), task="guards")
-    assert "preference_variance" in found and ("npd_h" in found) == ("npd__enabled" not in switch)
-    assert not any(name.startswith("tcd") for name in found) or "npd__enabled" in switch
+def test_guards_of_the_parts_that_are_on(switch):
+    guards = make_model(**switch).eval()(make_batch(), task="guards")
+    assert "preference_variance" in guards and ("npd_h" in guards) == ("npd__enabled" not in switch)
+    assert not any(name.startswith("tcd") for name in guards) or "npd__enabled" in switch

@@ -1,11 +1,11 @@
-"""Metrics and ranks against a brute-force ranking in NumPy, ties included."""
+"""Metrics and target ranks against a brute-force ranking in NumPy, ties included."""
 
 import numpy as np
 import pytest
 import torch
 
-from mealrec.metrics import NAMES, finish, rank_sums
-from mealrec.ranking import rank, top
+from mealrec.metrics import NAMES, finish, metric_sums
+from mealrec.ranking import target_rank
 
 
 def brute_force(scores, target, seen):
@@ -34,8 +34,8 @@ def test_ranks_and_metrics_against_brute_force(chunk, mask):
     weight = torch.ones(users)
     weight[5] = 0
 
-    greater, equal = rank(u, E, target, seen, chunk)
-    result = finish(rank_sums(greater, equal, weight, videos))
+    greater, equal = target_rank(u, E, target, seen, chunk)
+    result = finish(metric_sums(greater, equal, weight, videos))
     scores = (u @ E.T).numpy()
     rows = [
         brute_force(scores[i], int(target[i]), history[i] if mask else set()) for i in range(users) if i != 5
@@ -47,30 +47,17 @@ def test_ranks_and_metrics_against_brute_force(chunk, mask):
 
 def test_a_constant_model_scores_at_chance():
     videos = 50
-    greater, equal = rank(torch.zeros(4, 2), torch.randn(videos, 2), torch.tensor([1, 9, 33, 50]))
-    result = finish(rank_sums(greater, equal, torch.ones(4), videos))
+    greater, equal = target_rank(torch.zeros(4, 2), torch.randn(videos, 2), torch.tensor([1, 9, 33, 50]))
+    result = finish(metric_sums(greater, equal, torch.ones(4), videos))
     assert result["hr@10"] == pytest.approx(10 / videos)
     assert result["mrr"] == pytest.approx(np.mean(1 / np.arange(1, videos + 1)))
 
 
 def test_fewer_videos_than_the_cutoff():
-    greater, equal = rank(torch.ones(1, 1), torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([3]))
-    result = finish(rank_sums(greater, equal, torch.ones(1), 3))
+    greater, equal = target_rank(torch.ones(1, 1), torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([3]))
+    result = finish(metric_sums(greater, equal, torch.ones(1), 3))
     assert (
         result["hr@5"] == 1
         and result["mrr"] == pytest.approx(1 / 3)
         and result["ndcg@20"] == pytest.approx(0.5)
     )
-
-
-@pytest.mark.parametrize("chunk", [0, 3, 16])
-def test_top_is_the_head_of_the_sorted_scores(chunk):
-    generator = torch.Generator().manual_seed(5)
-    u, E = torch.randn(6, 4, generator=generator), torch.randn(16, 4, generator=generator)
-    seen = torch.tensor([2, 7, 16]), torch.tensor([0, 0, 4])
-    scores = u @ E.T
-    scores[seen[1], seen[0] - 1] = float("-inf")
-    value, video = top(u, E, 5, seen, chunk)
-    expected = scores.sort(1, descending=True)
-    torch.testing.assert_close(value, expected.values[:, :5])
-    assert torch.equal(video, expected.indices[:, :5] + 1)

@@ -1,4 +1,4 @@
-// What each operation is given: plain pointers and numbers, for the CPU and for CUDA.
+// The arguments of each operation: plain pointers and numbers, for the CPU and for CUDA.
 //
 // Rows are `columns` long and lie `stride` elements apart; outputs are dense. Tables have T + 1 entries, entry
 // t + 1 belonging to step t, so that step -1 is entry 0.
@@ -20,8 +20,8 @@ struct Shape {
   Dtype dtype;
 };
 
-// Where random numbers stand. Seed and step are read on the device, so that a captured graph follows them.
-struct Place {
+// Key and counters of random numbers. Seed and step are read on the device, so that a captured graph follows them.
+struct Counters {
   const int64_t* seed;
   const int64_t* step;
   const int64_t* sample_id;  // [rows]
@@ -34,12 +34,12 @@ struct QSample {
   Rows x0;
   void* out;
   const int64_t* t;     // [rows], or null: drawn at the first row of each `group`
-  int64_t* drawn;       // [rows], where drawn steps go
+  int64_t* drawn;       // [rows], where drawn steps are written
   uint32_t step_stream, steps, group;
   const float* signal;  // sqrt(abar)
   const float* noise;   // sqrt(1 - abar)
   const bool* mask;     // [rows] or null; rows that are off become zero
-  Place place;
+  Counters counters;
 };
 
 struct ScaleRows {
@@ -61,7 +61,7 @@ struct ReverseStep {
   float guidance, eta;
   bool ddpm;
   const bool* mask;
-  Place place;
+  Counters counters;
 };
 
 struct DiffusionLoss {
@@ -69,9 +69,8 @@ struct DiffusionLoss {
   Rows prediction, target;
   void* gradient;
   float* loss;
-  float* partial;       // one a block
-  const bool* mask;     // or null
-  const float* weight;  // [rows] or null
+  float* partial;    // one per block
+  const bool* mask;  // or null
 };
 
 struct Dropout {
@@ -80,14 +79,14 @@ struct Dropout {
   void* out;
   uint32_t threshold;  // words below it are dropped
   float scale;
-  Place place;
+  Counters counters;
 };
 
 struct Draw {
   int64_t rows, columns;
-  int64_t* words;  // [rows, columns], one of the two
-  float* normals;
-  Place place;
+  int64_t* words;  // [rows, columns], or null where normals are drawn
+  float* normals;  // [rows, columns], or null where words are
+  Counters counters;
 };
 
 }  // namespace mealrec

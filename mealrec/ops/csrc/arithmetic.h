@@ -1,4 +1,4 @@
-// Functions for the CPU and for CUDA alike.
+// Functions for the CPU and for CUDA.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@
 
 namespace mealrec {
 
-// To 2 ulp on the GPU, where the exact forms are branches that cost more than the rest of a row's coefficients.
+// To 2 ulp on the GPU, where the exact forms have branches that cost more than the rest of a row's coefficients.
 MEALREC_INLINE float root(float x) {
 #ifdef __CUDA_ARCH__
   float y;

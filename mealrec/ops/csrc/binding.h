@@ -1,5 +1,5 @@
-// From tensors to the arguments of an operation, with what no kernel could survive refused. PyTorch's stable ABI:
-// light headers, and a library that outlives a PyTorch release.
+// From tensors to the arguments of an operation, with checks of what would crash a kernel. PyTorch's stable ABI: few
+// headers, and a library that works with later PyTorch releases too.
 #pragma once
 
 #include <optional>
@@ -56,7 +56,7 @@ inline const bool* mask_of(const OptionalTensor& mask, const Tensor& like) {
   return mask ? dense<bool>(*mask, ScalarType::Bool, like.size(0), like) : nullptr;
 }
 
-inline Place place_of(const Tensor& seed, const Tensor& step, const Tensor& sample_id, const Tensor& row, int64_t stream) {
+inline Counters counters_of(const Tensor& seed, const Tensor& step, const Tensor& sample_id, const Tensor& row, int64_t stream) {
   return {dense<int64_t>(seed, ScalarType::Long, 1, row), dense<int64_t>(step, ScalarType::Long, 1, row),
           dense<int64_t>(sample_id, ScalarType::Long, row.numel(), row),
           dense<int64_t>(row, ScalarType::Long, row.numel(), row), uint32_t(stream)};
@@ -67,7 +67,7 @@ inline Tensor empty_rows(const Tensor& like) {
 }
 
 inline QSample q_sample_arguments(const Tensor& x0, const Tensor& signal, const Tensor& noise, const OptionalTensor& mask,
-                                  const Place& place, Tensor& out) {
+                                  const Counters& counters, Tensor& out) {
   QSample a{};
   a.shape = shape_of(x0);
   a.x0 = rows_of(x0, x0);
@@ -77,7 +77,7 @@ inline QSample q_sample_arguments(const Tensor& x0, const Tensor& signal, const 
   a.steps = uint32_t(signal.numel() - 1);
   a.group = 1;
   a.mask = mask_of(mask, x0);
-  a.place = place;
+  a.counters = counters;
   return a;
 }
 
@@ -87,7 +87,7 @@ struct Operations {
   static Tensor q_sample(Tensor x0, Tensor t, Tensor signal, Tensor noise, OptionalTensor mask, Tensor seed, Tensor step,
                          Tensor sample_id, Tensor row, int64_t stream) {
     Tensor out = empty_rows(x0);
-    QSample a = q_sample_arguments(x0, signal, noise, mask, place_of(seed, step, sample_id, row, stream), out);
+    QSample a = q_sample_arguments(x0, signal, noise, mask, counters_of(seed, step, sample_id, row, stream), out);
     a.t = steps_of(t, x0);
     Backend::q_sample(a, x0);
     return out;
@@ -97,7 +97,7 @@ struct Operations {
                                                    Tensor step, Tensor sample_id, Tensor row, int64_t stream,
                                                    int64_t step_stream, int64_t group) {
     Tensor out = empty_rows(x0), t = torch::stable::new_empty(row, {row.numel()});
-    QSample a = q_sample_arguments(x0, signal, noise, mask, place_of(seed, step, sample_id, row, stream), out);
+    QSample a = q_sample_arguments(x0, signal, noise, mask, counters_of(seed, step, sample_id, row, stream), out);
     a.drawn = static_cast<int64_t*>(t.data_ptr());
     a.step_stream = uint32_t(step_stream);
     a.group = uint32_t(group);
@@ -117,19 +117,17 @@ struct Operations {
     Tensor out = empty_rows(x);
     Backend::reverse_step({shape_of(x), rows_of(x, x), rows_of(x0hat, x), rows_of(null, x), out.data_ptr(), steps_of(t, x),
                            steps_of(t_prev, x), table_of(abar, x), float(guidance), float(eta), ddpm, mask_of(mask, x),
-                           place_of(seed, step, sample_id, row, stream)},
+                           counters_of(seed, step, sample_id, row, stream)},
                           x);
     return out;
   }
 
-  static std::tuple<Tensor, Tensor> diffusion_loss(Tensor prediction, Tensor target, OptionalTensor mask,
-                                                   OptionalTensor weight) {
+  static std::tuple<Tensor, Tensor> diffusion_loss(Tensor prediction, Tensor target, OptionalTensor mask) {
     DiffusionLoss a{};
     a.shape = shape_of(prediction);
     a.prediction = rows_of(prediction, prediction);
     a.target = rows_of(target, prediction);
     a.mask = mask_of(mask, prediction);
-    a.weight = weight ? dense<float>(*weight, ScalarType::Float, prediction.size(0), prediction) : nullptr;
     Tensor gradient = empty_rows(prediction);
     Tensor loss = torch::stable::new_empty(prediction, {}, ScalarType::Float);
     Tensor partial = torch::stable::new_empty(prediction, {Backend::loss_blocks(a.shape)}, ScalarType::Float);
@@ -145,7 +143,7 @@ struct Operations {
     Tensor out = empty_rows(x);
     const uint32_t threshold = uint32_t(p * 4294967296.0 + 0.5);
     Backend::dropout({shape_of(x), rows_of(x, x), rows_of(residual, x), out.data_ptr(), threshold, float(1.0 / (1.0 - p)),
-                      place_of(seed, step, sample_id, row, stream)},
+                      counters_of(seed, step, sample_id, row, stream)},
                      x);
     return out;
   }
@@ -153,7 +151,7 @@ struct Operations {
   static Tensor words(Tensor seed, Tensor step, Tensor sample_id, Tensor row, int64_t columns, int64_t stream) {
     Tensor out = torch::stable::new_empty(row, {row.numel(), columns});
     Backend::draw({row.numel(), columns, static_cast<int64_t*>(out.data_ptr()), nullptr,
-                   place_of(seed, step, sample_id, row, stream)},
+                   counters_of(seed, step, sample_id, row, stream)},
                   row);
     return out;
   }
@@ -161,7 +159,7 @@ struct Operations {
   static Tensor normal(Tensor seed, Tensor step, Tensor sample_id, Tensor row, int64_t columns, int64_t stream) {
     Tensor out = torch::stable::new_empty(row, {row.numel(), columns}, ScalarType::Float);
     Backend::draw({row.numel(), columns, nullptr, static_cast<float*>(out.data_ptr()),
-                   place_of(seed, step, sample_id, row, stream)},
+                   counters_of(seed, step, sample_id, row, stream)},
                   row);
     return out;
   }

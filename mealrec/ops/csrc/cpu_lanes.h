@@ -1,5 +1,5 @@
 // Sixteen Philox counters at once, written so that compilers turn every loop over lanes into vector
-// instructions, and the normals made of them.
+// instructions, and the normals made from them.
 #pragma once
 
 #include <cstring>
@@ -80,7 +80,7 @@ MEALREC_INLINE void circle(uint32_t word, float& cosine, float& sine) {
   sine = as_float(as_bits(swap ? c : s) ^ sign_s);
 }
 
-// Four values a lane, column after column.
+// Four values per lane, column after column.
 inline void interleave(const float* x, const float* y, const float* z, const float* w, float* out) {
   for (int i = 0; i < LANES; ++i) {
     out[4 * i] = x[i];
@@ -90,7 +90,7 @@ inline void interleave(const float* x, const float* y, const float* z, const flo
   }
 }
 
-// Box-Muller: four normals a lane, column after column.
+// Box-Muller: four normals per lane, column after column.
 inline void draw_normals(const Lanes& at, uint32_t step, uint32_t seed, uint32_t stream, float* out) {
   LaneWords words;
   draw_words(at, step, seed, stream, words);
@@ -139,7 +139,7 @@ struct Segment {
 // Fills all sixteen lanes with the quads of the rows begin..end that `mask` leaves on, across the ends of rows,
 // and visits them: visit(lanes, segments, number of segments).
 template <class Visit>
-inline void for_each_lanes(const Place& place, int64_t begin, int64_t end, int64_t columns, const bool* mask,
+inline void for_each_lanes(const Counters& counters, int64_t begin, int64_t end, int64_t columns, const bool* mask,
                            Visit visit) {
   Lanes lanes{};  // the last visit's spare lanes are drawn and not used
   Segment segments[LANES];
@@ -147,7 +147,7 @@ inline void for_each_lanes(const Place& place, int64_t begin, int64_t end, int64
   const int64_t quads = (columns + 3) / 4;
   for (int64_t r = begin; r < end; ++r) {
     if (mask && !mask[r]) continue;
-    const uint32_t row = uint32_t(place.row[r]), sample = uint32_t(place.sample_id[r]);
+    const uint32_t row = uint32_t(counters.row[r]), sample = uint32_t(counters.sample_id[r]);
     for (int64_t quad = 0; quad < quads;) {
       const int take = int(quads - quad < LANES - filled ? quads - quad : LANES - filled);
       for (int i = 0; i < take; ++i) {

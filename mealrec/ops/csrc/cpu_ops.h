@@ -38,20 +38,20 @@ inline void clear_masked(void* out, const Shape& shape, const bool* mask, int64_
 
 template <class T>
 void q_sample(const QSample& a, int64_t begin, int64_t end) {
-  const uint32_t seed = uint32_t(*a.place.seed), step = uint32_t(*a.place.step);
+  const uint32_t seed = uint32_t(*a.counters.seed), step = uint32_t(*a.counters.step);
   const int64_t* t = a.t;
   if (!t) {
     for (int64_t r = begin; r < end; ++r) {
-      const uint32_t row = uint32_t(a.place.row[r]);
-      const Words words = philox(0, row - row % a.group, uint32_t(a.place.sample_id[r]), step, seed, a.step_stream);
+      const uint32_t row = uint32_t(a.counters.row[r]);
+      const Words words = philox(0, row - row % a.group, uint32_t(a.counters.sample_id[r]), step, seed, a.step_stream);
       a.drawn[r] = below(words.x, a.steps);
     }
     t = a.drawn;
   }
   clear_masked<T>(a.out, a.shape, a.mask, begin, end);
-  for_each_lanes(a.place, begin, end, a.shape.columns, a.mask, [&](const Lanes& lanes, const Segment* segments, int count) {
+  for_each_lanes(a.counters, begin, end, a.shape.columns, a.mask, [&](const Lanes& lanes, const Segment* segments, int count) {
     alignas(64) float normals[4 * LANES];
-    draw_normals(lanes, step, seed, a.place.stream, normals);
+    draw_normals(lanes, step, seed, a.counters.stream, normals);
     for (int i = 0; i < count; ++i) {
       const Segment& part = segments[i];
       const float signal = a.signal[t[part.row] + 1], noise = a.noise[t[part.row] + 1];
@@ -113,10 +113,10 @@ void reverse_step(const ReverseStep& a, int64_t begin, int64_t end) {
       if (!a.mask || a.mask[r]) reverse_mean<T>(a, coefficients(r), r, 0, a.shape.columns, nullptr);
     return;
   }
-  const uint32_t seed = uint32_t(*a.place.seed), step = uint32_t(*a.place.step);
-  for_each_lanes(a.place, begin, end, a.shape.columns, a.mask, [&](const Lanes& lanes, const Segment* segments, int count) {
+  const uint32_t seed = uint32_t(*a.counters.seed), step = uint32_t(*a.counters.step);
+  for_each_lanes(a.counters, begin, end, a.shape.columns, a.mask, [&](const Lanes& lanes, const Segment* segments, int count) {
     alignas(64) float normals[4 * LANES];
-    draw_normals(lanes, step, seed, a.place.stream, normals);
+    draw_normals(lanes, step, seed, a.counters.stream, normals);
     for (int i = 0; i < count; ++i) {
       const Segment& part = segments[i];
       reverse_mean<T>(a, coefficients(part.row), part.row, part.column, part.columns, normals + 4 * part.lane);
@@ -134,7 +134,7 @@ void diffusion_loss(const DiffusionLoss& a, int64_t begin, int64_t end, float& p
       std::memset(gradient, 0, size_t(a.shape.columns) * sizeof(T));
       continue;
     }
-    const float weight = (a.weight ? a.weight[r] : 1.0f) / float(a.shape.columns);
+    const float per_column = 1.0f / float(a.shape.columns);
     const T* prediction = row_of<T>(a.prediction, r);
     const T* target = row_of<T>(a.target, r);
     float sum = 0.0f;
@@ -142,19 +142,19 @@ void diffusion_loss(const DiffusionLoss& a, int64_t begin, int64_t end, float& p
     for (int64_t c = 0; c < a.shape.columns; ++c) {
       const float error = load(prediction[c]) - load(target[c]);
       sum += error * error;
-      store(gradient[c], 2.0f * weight * error);
+      store(gradient[c], 2.0f * per_column * error);
     }
-    total += double(weight) * sum;
+    total += double(per_column) * sum;
   }
   partial = float(total);
 }
 
 template <class T>
 void dropout(const Dropout& a, int64_t begin, int64_t end) {
-  const uint32_t seed = uint32_t(*a.place.seed), step = uint32_t(*a.place.step);
-  for_each_lanes(a.place, begin, end, a.shape.columns, nullptr, [&](const Lanes& lanes, const Segment* segments, int count) {
+  const uint32_t seed = uint32_t(*a.counters.seed), step = uint32_t(*a.counters.step);
+  for_each_lanes(a.counters, begin, end, a.shape.columns, nullptr, [&](const Lanes& lanes, const Segment* segments, int count) {
     alignas(64) float factor[4 * LANES];
-    draw_factors(lanes, step, seed, a.place.stream, a.threshold, a.scale, factor);
+    draw_factors(lanes, step, seed, a.counters.stream, a.threshold, a.scale, factor);
     for (int i = 0; i < count; ++i) {
       const Segment& part = segments[i];
       const float* keep = factor + 4 * part.lane;
@@ -173,14 +173,14 @@ void dropout(const Dropout& a, int64_t begin, int64_t end) {
 }
 
 inline void draw(const Draw& a, int64_t begin, int64_t end) {
-  const uint32_t seed = uint32_t(*a.place.seed), step = uint32_t(*a.place.step);
-  for_each_lanes(a.place, begin, end, a.columns, nullptr, [&](const Lanes& lanes, const Segment* segments, int count) {
+  const uint32_t seed = uint32_t(*a.counters.seed), step = uint32_t(*a.counters.step);
+  for_each_lanes(a.counters, begin, end, a.columns, nullptr, [&](const Lanes& lanes, const Segment* segments, int count) {
     alignas(64) float normals[4 * LANES];
     LaneWords words;
     if (a.normals)
-      draw_normals(lanes, step, seed, a.place.stream, normals);
+      draw_normals(lanes, step, seed, a.counters.stream, normals);
     else
-      draw_words(lanes, step, seed, a.place.stream, words);
+      draw_words(lanes, step, seed, a.counters.stream, words);
     for (int i = 0; i < count; ++i) {
       const Segment& part = segments[i];
       const int64_t first = part.row * a.columns + part.column;

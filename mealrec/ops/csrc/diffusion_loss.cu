@@ -1,5 +1,5 @@
-// Masked, weighted squared error and its gradient in one pass. The order of every sum is fixed: threads, then warps,
-// then one partial sum a block, then a last block over the partial sums.
+// Masked squared error and its gradient in one pass. The order of every sum is fixed: threads, then warps, then one
+// partial sum per block, then a last block over the partial sums.
 #include "launch.h"
 #include "rows.cuh"
 
@@ -30,8 +30,8 @@ __device__ __forceinline__ float row_loss(const DiffusionLoss& a, const Thread& 
     clear_row<T, ALIGNED>(out, thread, vectors, a.shape.columns);
     return 0.0f;
   }
-  const float weight = __fdividef(a.weight ? __ldg(a.weight + thread.row) : 1.0f, float(int(a.shape.columns)));
-  const float slope = 2.0f * weight;
+  const float per_column = __fdividef(1.0f, float(int(a.shape.columns)));
+  const float slope = 2.0f * per_column;
   const T* in_prediction = row_of<T>(a.prediction, thread.row);
   const T* in_target = row_of<T>(a.target, thread.row);
   Vector<T, ALIGNED> prediction[UNROLL], target[UNROLL];
@@ -55,7 +55,7 @@ __device__ __forceinline__ float row_loss(const DiffusionLoss& a, const Thread& 
         prediction[i].pack(error);
         prediction[i].store(out, vector, a.shape.columns);
       });
-  return sum * weight;
+  return sum * per_column;
 }
 
 template <class T, bool ALIGNED>

@@ -1,4 +1,4 @@
-// Random words or normals, written: for what is drawn seldom. A thread serves four columns of a row.
+// Random words or normals, written to memory: for what is drawn rarely. A thread makes four columns of a row.
 #include "launch.h"
 #include "random.cuh"
 #include "rows.cuh"
@@ -10,7 +10,7 @@ __global__ void __launch_bounds__(BLOCK) draw_kernel(const Draw a, const int64_t
   const int64_t index = int64_t(blockIdx.x) * BLOCK + threadIdx.x;
   if (index >= a.rows * quads) return;
   const int64_t row = index / quads, quad = index - row * quads;
-  const Source source(a.place, row);
+  const Source source(a.counters, row);
   const Words words = source.words(uint32_t(quad));
   const uint32_t word[4] = {words.x, words.y, words.z, words.w};
   float normal[4] = {0.0f, 0.0f, 0.0f, 0.0f};

@@ -10,7 +10,7 @@ template <class T, bool ALIGNED>
 __global__ void __launch_bounds__(BLOCK) dropout_kernel(const Dropout a, const Mapping mapping) {
   const Thread thread(mapping.lanes_log2);
   if (thread.row >= a.shape.rows) return;
-  const Source source(a.place, thread.row);
+  const Source source(a.counters, thread.row);
   const T* in = row_of<T>(a.x, thread.row);
   const T* in_residual = a.residual.data ? row_of<T>(a.residual, thread.row) : nullptr;
   T* out = row_of<T>(a.out, a.shape, thread.row);

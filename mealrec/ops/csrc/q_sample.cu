@@ -1,4 +1,4 @@
-// x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with t given or drawn: one read and one write a column.
+// x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with t given or drawn: one read and one write per column.
 #include "launch.h"
 #include "random.cuh"
 #include "rows.cuh"
@@ -10,7 +10,7 @@ template <class T, bool ALIGNED>
 __global__ void __launch_bounds__(BLOCK) q_sample_kernel(const QSample a, const Mapping mapping) {
   const Thread thread(mapping.lanes_log2);
   if (thread.row >= a.shape.rows) return;
-  const Source source(a.place, thread.row);
+  const Source source(a.counters, thread.row);
   int64_t t;
   if (a.t) {
     t = __ldg(a.t + thread.row);

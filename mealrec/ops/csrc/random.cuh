@@ -19,12 +19,12 @@ __device__ __forceinline__ uint32_t uniform(uint32_t value) { return __reduce_or
 struct Source {
   uint32_t seed, step, stream, sample, row;
 
-  __device__ Source(const Place& place, int64_t r)
-      : seed(uniform(uint32_t(__ldg(place.seed)))),
-        step(uniform(uint32_t(__ldg(place.step)))),
-        stream(place.stream),
-        sample(uint32_t(__ldg(place.sample_id + r))),
-        row(uint32_t(__ldg(place.row + r))) {}
+  __device__ Source(const Counters& counters, int64_t r)
+      : seed(uniform(uint32_t(__ldg(counters.seed)))),
+        step(uniform(uint32_t(__ldg(counters.step)))),
+        stream(counters.stream),
+        sample(uint32_t(__ldg(counters.sample_id + r))),
+        row(uint32_t(__ldg(counters.row + r))) {}
 
   __device__ __forceinline__ Words words(uint32_t quad) const { return philox(quad, row, sample, step, seed, stream); }
 };

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(BLOCK) reverse_step_kernel(const ReverseStep a
   const Reverse k = reverse(__ldg(a.abar + __ldg(a.t + thread.row) + 1), __ldg(a.abar + prev + 1), prev < 0, a.ddpm, a.eta);
   const float own = GUIDED ? k.x0hat * (1.0f + a.guidance) : k.x0hat, other = -k.x0hat * a.guidance;
   const float scale = scale_of(k.noise);
-  const Source source(a.place, thread.row);
+  const Source source(a.counters, thread.row);
   const T* in_x = row_of<T>(a.x, thread.row);
   const T* in_x0hat = row_of<T>(a.x0hat, thread.row);
   const T* in_null = GUIDED ? row_of<T>(a.null, thread.row) : nullptr;

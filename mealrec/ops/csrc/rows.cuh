@@ -1,6 +1,6 @@
-// How threads meet rows, and how they read and write them.
+// Which threads work on which rows, and how they read and write them.
 //
-// A power of two of threads, `lanes`, serves one row; each thread takes UNROLL vectors of a pass, `lanes` vectors
+// A power of two of threads, `lanes`, works on one row; each thread takes UNROLL vectors of a pass, `lanes` vectors
 // apart, so that a warp touches consecutive memory and has UNROLL loads in flight. A vector is 16 bytes where
 // the rows allow it (ALIGNED), else the same columns one by one.
 #pragma once
@@ -19,16 +19,16 @@ template <class T>
 constexpr int WIDTH = 16 / sizeof(T);  // columns of a vector
 
 struct Mapping {
-  int lanes_log2;  // threads a row
-  int vectors;     // vectors a row
+  int lanes_log2;  // threads per row
+  int vectors;     // vectors per row
   unsigned blocks;
 };
 
 inline Mapping map_rows(int64_t rows, int64_t columns, int width) {
   Mapping mapping{0, int((columns + width - 1) / width), 0};
   while ((UNROLL << mapping.lanes_log2) < mapping.vectors && (1 << mapping.lanes_log2) < BLOCK) ++mapping.lanes_log2;
-  const int64_t rows_a_block = BLOCK >> mapping.lanes_log2;
-  mapping.blocks = unsigned((rows + rows_a_block - 1) / rows_a_block);
+  const int64_t rows_per_block = BLOCK >> mapping.lanes_log2;
+  mapping.blocks = unsigned((rows + rows_per_block - 1) / rows_per_block);
   return mapping;
 }
 

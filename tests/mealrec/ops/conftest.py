@@ -1,4 +1,4 @@
-"""Every implementation of the operations, each on the device that it is for."""
+"""Fixtures for every implementation of the operations, each on its device."""
 
 import pytest
 import torch
@@ -17,10 +17,10 @@ def _missing(kind):
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def fused(request):
-    """A fused kernel that can be had here; it is the name of its device too."""
+    """A fused kernel that is available here; it is the name of its device too."""
     reason = _missing(request.param)
     if reason is not None:
-        pytest.skip(f"the fused {request.param} kernels cannot be had: {reason}")
+        pytest.skip(f"the fused {request.param} kernels are not available: {reason}")
     return request.param
 
 
@@ -31,7 +31,7 @@ def kernel(request):
         return "reference", "cpu"
     reason = _missing(request.param)
     if reason is not None:
-        pytest.skip(f"the fused {request.param} kernels cannot be had: {reason}")
+        pytest.skip(f"the fused {request.param} kernels are not available: {reason}")
     return request.param, request.param
 
 

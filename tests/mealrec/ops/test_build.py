@@ -19,10 +19,11 @@ ROOT = Path(__file__).parents[3]
 USE = """
     import logging, torch
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from mealrec.ops import Place, words
+    from mealrec.ops import Counters, words
     zero = torch.zeros(3, dtype=torch.int64)
-    place = Place(torch.tensor(1), torch.tensor(2), zero, zero)
-    print(int(words(place, 4, 5, kernel={kernel!r})[0, 0]), int(words(place, 4, 5, kernel={kernel!r})[0, 0]))
+    counters = Counters(torch.tensor(1), torch.tensor(2), zero, zero)
+    for _ in range(2):
+        print(int(words(counters, 4, 5, kernel={kernel!r})[0, 0]))
 """
 
 
@@ -132,7 +133,9 @@ def test_a_gpu_that_is_too_old_is_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: ((9, 0), (7, 5))[index])
-    with pytest.raises(build.Unavailable, match="architecture sm_75 is seen, sm_80 is the oldest served"):
+    with pytest.raises(
+        build.Unavailable, match="a GPU has architecture sm_75, sm_80 is the oldest supported"
+    ):
         build.library("cuda")
 
 
@@ -156,7 +159,7 @@ def test_doctor_tells_what_is_there(tmp_path):
     )
     assert done.returncode == 0
     assert re.search(r"^cpu +off: no C\+\+ compiler on the PATH", done.stdout, re.MULTILINE)
-    assert re.search(r"^cuda +off: no CUDA device is seen; plain PyTorch", done.stdout, re.MULTILINE)
+    assert re.search(r"^cuda +off: no CUDA device is visible; plain PyTorch", done.stdout, re.MULTILINE)
 
 
 def test_an_ahead_of_time_build_that_cannot_be_is_one_line(tmp_path):

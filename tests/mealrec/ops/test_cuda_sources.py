@@ -1,4 +1,4 @@
-"""The CUDA sources compiled alone, without a GPU: what the compiler makes of them is part of the promise."""
+"""The CUDA sources compiled alone, without a GPU: no spills, wide accesses, few instructions."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from mealrec.ops import build
 
-# Instructions an element between two stores of a thread's loop, on sm_90 (docs/kernels.md).
+# Instructions per element between two stores of a thread's loop, on sm_90 (docs/kernels.md).
 BUDGET = {("q_sample", "bfloat16"): 20, ("q_sample", "float"): 22, ("diffusion_loss", "bfloat16"): 10}
 
 
@@ -31,20 +31,20 @@ def disassemble(cubin):
     listing = subprocess.run([tool, "--dump-sass", str(cubin)], capture_output=True, text=True, check=True)
     kernels = {}
     for line in listing.stdout.splitlines():
-        if found := re.search(r"Function : (\S+)", line):
-            kernel = kernels.setdefault(found.group(1), [])
-        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([^;]+);", line):
-            kernel.append(found.group(1).split()[0])
+        if header := re.search(r"Function : (\S+)", line):
+            kernel = kernels.setdefault(header.group(1), [])
+        elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([^;]+);", line):
+            kernel.append(instruction.group(1).split()[0])
     return kernels
 
 
 @pytest.mark.parametrize("architecture", ["80", "90"])
 @pytest.mark.parametrize("name", build.KERNELS)
 def test_no_spills_and_no_local_memory(nvcc, name, architecture, tmp_path):
-    said = compile_alone(nvcc, name, architecture, tmp_path / "kernel.cubin")
-    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    report = compile_alone(nvcc, name, architecture, tmp_path / "kernel.cubin")
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert frames and all(frame == ("0", "0", "0") for frame in frames)
-    assert "warning" not in said
+    assert "warning" not in report
 
 
 @pytest.mark.parametrize("name", [name for name in build.KERNELS if name != "draw"])
@@ -61,7 +61,7 @@ def test_aligned_rows_move_in_sixteen_bytes(nvcc, name, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "dtype"), BUDGET)
-def test_instructions_an_element(nvcc, name, dtype, tmp_path):
+def test_instructions_per_element(nvcc, name, dtype, tmp_path):
     """From the store of one vector to the store of the next: what a vector costs once rows are set up."""
     compile_alone(nvcc, name, "90", tmp_path / "kernel.cubin")
     kernels = disassemble(tmp_path / "kernel.cubin")

@@ -1,17 +1,19 @@
-"""The fused kernels against the reference in float64: values, gradients, shapes, strides, and what PyTorch
-does with an operator."""
+"""The fused kernels against the reference in float64.
+
+Values, gradients, shapes, strides, and what PyTorch does with an operator.
+"""
 
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from mealrec.ops import (
-    Place,
+    Counters,
+    Sampler,
     Schedule,
     bernoulli,
     corrupt,
     diffusion_loss,
-    draw_steps,
     dropout,
     normal,
     q_sample,
@@ -27,14 +29,14 @@ DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: {"rtol": 2e-5, "atol": 2e-5}, torch.bfloat16: {"rtol": 1e-2, "atol": 1e-2}}
 
 
-def place(rows, device="cpu"):
+def make_counters(rows, device="cpu"):
     index = torch.arange(rows, device=device)
     seed, step = torch.tensor(11, device=device), torch.tensor(3, device=device)
-    return Place(seed, step, index * 7, index + 2**31)
+    return Counters(seed, step, index * 7, index + 2**31)
 
 
-def on_cpu(where):
-    return Place(where.seed.cpu(), where.step.cpu(), where.sample_id.cpu(), where.row.cpu())
+def on_cpu(counters):
+    return Counters(counters.seed.cpu(), counters.step.cpu(), counters.sample_id.cpu(), counters.row.cpu())
 
 
 def rows(shape, dtype, device, count=1):
@@ -61,14 +63,14 @@ def close(result, expected, dtype, device, **tolerance):
 @pytest.mark.parametrize("masked", [False, True])
 def test_q_sample(fused, shape, dtype, masked):
     (x0,) = rows(shape, dtype, fused)
-    t, where = steps_of(shape[0], fused), place(shape[0], fused)
+    t, counters = steps_of(shape[0], fused), make_counters(shape[0], fused)
     mask = mask_of(shape[0], fused) if masked else None
-    result = q_sample(x0, t, SCHEDULE, where, 5, mask_R=mask, kernel=fused)
+    result = q_sample(x0, t, SCHEDULE, counters, 5, mask_R=mask, kernel=fused)
     expected = q_sample(
         x0.double().cpu(),
         t.cpu(),
         SCHEDULE,
-        on_cpu(where),
+        on_cpu(counters),
         5,
         mask_R=None if mask is None else mask.cpu(),
         kernel="reference",
@@ -83,37 +85,37 @@ def test_q_sample(fused, shape, dtype, masked):
 @pytest.mark.parametrize("group", [1, 3])
 def test_corrupt_draws_its_steps(fused, dtype, group):
     (x0,) = rows((50, 24), dtype, fused)
-    where = place(50, fused)
-    result, t = corrupt(x0, SCHEDULE, where, 5, 6, group=group, kernel=fused)
+    counters = make_counters(50, fused)
+    result, t = corrupt(x0, SCHEDULE, counters, 5, 6, group=group, kernel=fused)
     expected, t_expected = corrupt(
-        x0.double().cpu(), SCHEDULE, on_cpu(where), 5, 6, group=group, kernel="reference"
+        x0.double().cpu(), SCHEDULE, on_cpu(counters), 5, 6, group=group, kernel="reference"
     )
     assert torch.equal(t.cpu(), t_expected) and len(t.unique()) > 5
     close(result, expected, dtype, fused)
-    assert torch.equal(result, q_sample(x0, t, SCHEDULE, where, 5, kernel=fused))
+    assert torch.equal(result, q_sample(x0, t, SCHEDULE, counters, 5, kernel=fused))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0)])
-def test_reverse_step(fused, shape, dtype, guided, sampler, eta):
+@pytest.mark.parametrize(("name", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0)])
+def test_reverse_step(fused, shape, dtype, guided, name, eta):
     x, x0hat, null = rows(shape, dtype, fused, 3)
-    t, where = steps_of(shape[0], fused), place(shape[0], fused)
+    t, counters = steps_of(shape[0], fused), make_counters(shape[0], fused)
     t_prev = (t - 2).clamp_min(-1)
-    options = {"sampler": sampler, "eta": eta, "guidance": 0.6 if guided else 0.0}
+    sampler = Sampler(name, eta, 0.6 if guided else 0.0)
     result = reverse_step(
         x,
         x0hat,
         t,
         t_prev,
         SCHEDULE,
-        where,
+        counters,
         7,
+        sampler=sampler,
         null_RD=null if guided else None,
         mask_R=mask_of(shape[0], fused),
         kernel=fused,
-        **options,
     )
     expected = reverse_step(
         x.double().cpu(),
@@ -121,12 +123,12 @@ def test_reverse_step(fused, shape, dtype, guided, sampler, eta):
         t.cpu(),
         t_prev.cpu(),
         SCHEDULE,
-        on_cpu(where),
+        on_cpu(counters),
         7,
+        sampler=sampler,
         null_RD=null.double().cpu() if guided else None,
         mask_R=mask_of(shape[0], "cpu"),
         kernel="reference",
-        **options,
     )
     # Near the end of the chain 1 - abar is small and known to float32: the coefficients' own rounding.
     tolerance = {"rtol": 3e-4, "atol": 3e-4} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 3e-2}
@@ -135,17 +137,15 @@ def test_reverse_step(fused, shape, dtype, guided, sampler, eta):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_diffusion_loss_and_its_gradient(fused, shape, dtype, weighted):
+@pytest.mark.parametrize("masked", [False, True])
+def test_diffusion_loss_and_its_gradient(fused, shape, dtype, masked):
     prediction, target = rows(shape, dtype, fused, 2)
-    mask = mask_of(shape[0], fused)
-    weight = torch.rand(shape[0], device=fused) if weighted else None
+    mask = mask_of(shape[0], fused) if masked else None
     wide = prediction.double().cpu().requires_grad_()
     prediction.requires_grad_()
-    loss = diffusion_loss(prediction, target, mask, weight, kernel=fused)
-    expected = diffusion_loss(
-        wide, target.double().cpu(), mask.cpu(), None if weight is None else weight.cpu(), kernel="reference"
-    )
+    loss = diffusion_loss(prediction, target, mask, kernel=fused)
+    cpu_mask = None if mask is None else mask.cpu()
+    expected = diffusion_loss(wide, target.double().cpu(), cpu_mask, kernel="reference")
     assert loss.dtype == torch.float32 and loss.shape == ()
     torch.testing.assert_close(loss.detach().cpu().double(), expected.detach(), rtol=2e-6, atol=1e-6)
     (3 * loss).backward()
@@ -172,12 +172,12 @@ def test_the_sum_of_the_loss_has_a_fixed_order(fused):
 @pytest.mark.parametrize("residual", [False, True])
 def test_dropout_and_its_gradient(fused, shape, dtype, residual):
     x, r = rows(shape, dtype, fused, 2)
-    where = place(shape[0], fused)
+    counters = make_counters(shape[0], fused)
     wide = [v.double().cpu().requires_grad_() for v in (x, r)]
     own = [x.requires_grad_(), r.requires_grad_()]
-    result = dropout(x, 0.3, where, 64, residual_RD=r if residual else None, kernel=fused)
+    result = dropout(x, 0.3, counters, 64, residual_RD=r if residual else None, kernel=fused)
     expected = dropout(
-        wide[0], 0.3, on_cpu(where), 64, residual_RD=wide[1] if residual else None, kernel="reference"
+        wide[0], 0.3, on_cpu(counters), 64, residual_RD=wide[1] if residual else None, kernel="reference"
     )
     close(result.detach(), expected.detach(), dtype, "cpu")
     direction = torch.randn(shape)
@@ -187,24 +187,21 @@ def test_dropout_and_its_gradient(fused, shape, dtype, residual):
         close(mine.grad, truth.grad, dtype, "cpu")
 
 
-def test_words_steps_and_coins_are_bit_for_bit(fused):
-    where = place(1000, fused)
-    cpu = on_cpu(where)
+def test_words_and_coins_are_bit_for_bit(fused):
+    counters = make_counters(1000, fused)
+    cpu = on_cpu(counters)
     for columns in (1, 3, 4, 9, 64):
-        result = words(where, columns, 3, kernel=fused)
+        result = words(counters, columns, 3, kernel=fused)
         assert torch.equal(result.cpu(), words(cpu, columns, 3, kernel="reference"))
     assert torch.equal(
-        draw_steps(where, 32, 1, kernel=fused).cpu(), draw_steps(cpu, 32, 1, kernel="reference")
-    )
-    assert torch.equal(
-        bernoulli(where, 0.3, 1, kernel=fused).cpu(), bernoulli(cpu, 0.3, 1, kernel="reference")
+        bernoulli(counters, 0.3, 1, kernel=fused).cpu(), bernoulli(cpu, 0.3, 1, kernel="reference")
     )
 
 
 def test_normals_within_their_tolerance(fused):
-    where = place(20_000, fused)
-    result = normal(where, 128, 3, kernel=fused).cpu()
-    expected = normal(on_cpu(where), 128, 3, kernel="reference")
+    counters = make_counters(20_000, fused)
+    result = normal(counters, 128, 3, kernel=fused).cpu()
+    expected = normal(on_cpu(counters), 128, 3, kernel="reference")
     error = (result - expected).abs()
     if fused == "cpu":
         assert float((error / expected.abs()).max()) < 1e-6
@@ -215,10 +212,10 @@ def test_normals_within_their_tolerance(fused):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_with_a_stride(fused, dtype):
     wide = torch.randn(40, 100, device=fused).to(dtype)
-    t, where = steps_of(40, fused), place(40, fused)
+    t, counters = steps_of(40, fused), make_counters(40, fused)
     for part in (wide[:, :64], wide[:, 3:67], wide[::2, :48]):
         count = len(part)
-        here = place(count, fused)
+        here = make_counters(count, fused)
         assert torch.equal(
             q_sample(part, t[:count], SCHEDULE, here, 5, kernel=fused),
             q_sample(part.contiguous(), t[:count], SCHEDULE, here, 5, kernel=fused),
@@ -229,39 +226,38 @@ def test_rows_with_a_stride(fused, dtype):
         )
     expanded = torch.randn(1, 64, device=fused).to(dtype).expand(40, 64)
     assert torch.equal(
-        q_sample(expanded, t, SCHEDULE, where, 5, kernel=fused),
-        q_sample(expanded.contiguous(), t, SCHEDULE, where, 5, kernel=fused),
+        q_sample(expanded, t, SCHEDULE, counters, 5, kernel=fused),
+        q_sample(expanded.contiguous(), t, SCHEDULE, counters, 5, kernel=fused),
     )
 
 
 def test_no_rows(fused):
     empty, none = torch.zeros(0, 8, device=fused), torch.zeros(0, dtype=torch.int64, device=fused)
-    where = place(0, fused)
-    assert q_sample(empty, none, SCHEDULE, where, 1, kernel=fused).shape == (0, 8)
+    counters = make_counters(0, fused)
+    assert q_sample(empty, none, SCHEDULE, counters, 1, kernel=fused).shape == (0, 8)
     assert float(diffusion_loss(empty, empty, kernel=fused)) == 0
 
 
 def test_gradients_of_linear_operations(fused):
-    t, where = steps_of(30, fused), place(30, fused)
+    t, counters = steps_of(30, fused), make_counters(30, fused)
     mask = mask_of(30, fused)
     for dtype in DTYPES:
         own = [v.requires_grad_() for v in rows((30, 20), dtype, fused, 3)]
         wide = [v.detach().double().cpu().requires_grad_() for v in own]
-        at = {fused: (t, where, mask), "reference": (t.cpu(), on_cpu(where), mask.cpu())}
+        at = {fused: (t, counters, mask), "reference": (t.cpu(), on_cpu(counters), mask.cpu())}
         for kernel, (x, x0hat, null) in ((fused, own), ("reference", wide)):
-            step, stand, on = at[kernel]
-            noisy = q_sample(x, step, SCHEDULE, stand, 1, mask_R=on, kernel=kernel)
+            step, row_counters, on = at[kernel]
+            noisy = q_sample(x, step, SCHEDULE, row_counters, 1, mask_R=on, kernel=kernel)
             back = reverse_step(
                 noisy,
                 x0hat,
                 step,
                 step - 1,
                 SCHEDULE,
-                stand,
+                row_counters,
                 2,
-                sampler="ddpm",
+                sampler=Sampler("ddpm", guidance=0.4),
                 null_RD=null,
-                guidance=0.4,
                 mask_R=on,
                 kernel=kernel,
             )
@@ -272,27 +268,26 @@ def test_gradients_of_linear_operations(fused):
 
 
 def test_gradcheck_of_the_reference():
-    where, t = place(4), torch.tensor([0, 3, 9, 5])
+    counters, t = make_counters(4), torch.tensor([0, 3, 9, 5])
     x, y, null = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True).unbind(0)
-    mask, weight = torch.tensor([True, False, True, True]), torch.rand(4)
+    mask = torch.tensor([True, False, True, True])
 
     def all_of(x, y, null):
-        noisy = q_sample(x, t, SCHEDULE, where, 1, mask_R=mask, kernel="reference")
-        noisy = dropout(noisy, 0.4, where, 64, residual_RD=x, kernel="reference")
+        noisy = q_sample(x, t, SCHEDULE, counters, 1, mask_R=mask, kernel="reference")
+        noisy = dropout(noisy, 0.4, counters, 64, residual_RD=x, kernel="reference")
         back = reverse_step(
             noisy,
             y,
             t,
             t - 1,
             SCHEDULE,
-            where,
+            counters,
             2,
-            eta=0.5,
+            sampler=Sampler(eta=0.5, guidance=0.3),
             null_RD=null,
-            guidance=0.3,
             kernel="reference",
         )
-        return diffusion_loss(back, torch.zeros_like(back), mask, weight, kernel="reference")
+        return diffusion_loss(back, torch.zeros_like(back), mask, kernel="reference")
 
     assert torch.autograd.gradcheck(all_of, (x, y, null))
 
@@ -300,8 +295,8 @@ def test_gradcheck_of_the_reference():
 def test_operator_contracts(fused):
     """Schema, fake and autograd parts agree with what the operators do."""
     ops, table = torch.ops.mealrec, tables(SCHEDULE, torch.device(fused))
-    t, where, mask = steps_of(6, fused), place(6, fused), mask_of(6, fused)
-    at = (where.seed, where.step, where.sample_id, where.row)
+    t, counters, mask = steps_of(6, fused), make_counters(6, fused), mask_of(6, fused)
+    at = (counters.seed, counters.step, counters.sample_id, counters.row)
     for dtype in DTYPES:
         x, y, z = (v.requires_grad_() for v in rows((6, 5), dtype, fused, 3))
         calls = [
@@ -310,7 +305,7 @@ def test_operator_contracts(fused):
             (ops.scale_rows, (x, t, table.signal, mask)),
             (ops.reverse_step, (x, y, z, t, t - 1, table.abar, 0.5, 0.3, False, mask, *at, 1)),
             (ops.reverse_step, (x, y, None, t, t - 1, table.abar, 0.0, 0.0, True, None, *at, 1)),
-            (ops.diffusion_loss, (x, y.detach(), mask, torch.rand(6, device=fused))),
+            (ops.diffusion_loss, (x, y.detach(), mask)),
             (ops.dropout, (x, y, 0.2, *at, 1)),
             (ops.words, (*at, 5, 1)),
             (ops.normal, (*at, 5, 1)),
@@ -319,11 +314,13 @@ def test_operator_contracts(fused):
             torch.library.opcheck(operator, arguments)
 
 
-def everything(x, where, mask, kernel):
+def everything(x, counters, mask, kernel):
     """Each operation once, as a model would use them."""
-    noisy, t = corrupt(x, SCHEDULE, where, 1, 2, mask_R=mask, kernel=kernel)
-    hidden = dropout(torch.tanh(noisy), 0.2, where, 64, residual_RD=noisy, kernel=kernel)
-    back = reverse_step(noisy, hidden, t, t - 1, SCHEDULE, where, 3, sampler="ddpm", kernel=kernel)
+    noisy, t = corrupt(x, SCHEDULE, counters, 1, 2, mask_R=mask, kernel=kernel)
+    hidden = dropout(torch.tanh(noisy), 0.2, counters, 64, residual_RD=noisy, kernel=kernel)
+    back = reverse_step(
+        noisy, hidden, t, t - 1, SCHEDULE, counters, 3, sampler=Sampler("ddpm"), kernel=kernel
+    )
     return back.sum() + diffusion_loss(hidden, x.detach(), mask, kernel=kernel)
 
 
@@ -331,25 +328,25 @@ def everything(x, where, mask, kernel):
 @pytest.mark.parametrize("kernel", ["auto", "named"])
 def test_compiles_without_a_graph_break(fused, kernel):
     kernel = fused if kernel == "named" else "auto"
-    where, mask = place(32, fused), mask_of(32, fused)
+    counters, mask = make_counters(32, fused), mask_of(32, fused)
     results = []
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for function in (everything, compiled):
         (x,) = rows((32, 16), torch.float32, fused)
         torch.manual_seed(1)
         x = torch.randn(32, 16, device=fused, requires_grad=True)
-        loss = function(x, where, mask, kernel)
+        loss = function(x, counters, mask, kernel)
         loss.backward()
         results.append((loss.detach(), x.grad))
     torch.testing.assert_close(results[0], results[1])
 
 
 def test_activation_checkpointing_draws_the_same_noise(fused):
-    where, mask = place(32, fused), mask_of(32, fused)
+    counters, mask = make_counters(32, fused), mask_of(32, fused)
     x = torch.randn(32, 16, device=fused, requires_grad=True)
-    everything(x, where, mask, fused).backward()
+    everything(x, counters, mask, fused).backward()
     plain, x.grad = x.grad, None
-    checkpoint(everything, x, where, mask, fused, use_reentrant=False).backward()
+    checkpoint(everything, x, counters, mask, fused, use_reentrant=False).backward()
     assert torch.equal(plain, x.grad)
 
 
@@ -357,32 +354,32 @@ def test_activation_checkpointing_draws_the_same_noise(fused):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 class TestStreamsAndGraphs:
     def test_on_another_stream(self):
-        where, mask = place(5000, "cuda"), mask_of(5000, "cuda")
+        counters, mask = make_counters(5000, "cuda"), mask_of(5000, "cuda")
         x = torch.randn(5000, 256, device="cuda")
-        expected = everything(x, where, mask, "cuda")
+        expected = everything(x, counters, mask, "cuda")
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            result = everything(x, where, mask, "cuda")
+            result = everything(x, counters, mask, "cuda")
         torch.cuda.current_stream().wait_stream(stream)
         assert torch.equal(expected, result)
 
     def test_a_captured_graph_follows_seed_and_step(self):
-        where, mask = place(500, "cuda"), mask_of(500, "cuda")
+        counters, mask = make_counters(500, "cuda"), mask_of(500, "cuda")
         x = torch.randn(500, 64, device="cuda")
-        everything(x, where, mask, "cuda")
+        everything(x, counters, mask, "cuda")
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            captured = everything(x, where, mask, "cuda")
+            captured = everything(x, counters, mask, "cuda")
         for step in (8, 9):
-            where.step.fill_(step)
+            counters.step.fill_(step)
             graph.replay()
-            assert torch.equal(captured, everything(x, where, mask, "cuda"))
+            assert torch.equal(captured, everything(x, counters, mask, "cuda"))
 
     @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
     def test_on_another_device(self):
-        where, mask = place(50, "cuda:1"), mask_of(50, "cuda:1")
+        counters, mask = make_counters(50, "cuda:1"), mask_of(50, "cuda:1")
         x = torch.randn(50, 64, device="cuda:1")
-        here = everything(x.to("cuda:0"), place(50, "cuda:0"), mask.to("cuda:0"), "cuda")
-        assert torch.equal(everything(x, where, mask, "cuda").cpu(), here.cpu())
+        here = everything(x.to("cuda:0"), make_counters(50, "cuda:0"), mask.to("cuda:0"), "cuda")
+        assert torch.equal(everything(x, counters, mask, "cuda").cpu(), here.cpu())

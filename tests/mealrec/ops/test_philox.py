@@ -1,13 +1,11 @@
-"""The generator against published known answers, an independent implementation and the moments of its
-distributions.
-"""
+"""The generator against published known answers, an independent implementation and moments."""
 
 import math
 
 import pytest
 import torch
 
-from mealrec.ops import Place, bernoulli, draw_steps, normal, words
+from mealrec.ops import Counters, Schedule, bernoulli, corrupt, normal, words
 from mealrec.ops.philox import philox4x32
 
 # Random123's known-answer vectors for philox4x32-10: counter, key, result.
@@ -29,8 +27,8 @@ def philox_python(counter, key):
     return c
 
 
-def place(rows=5, seed=7, step=3):
-    return Place(
+def make_counters(rows=5, seed=7, step=3):
+    return Counters(
         torch.tensor(seed),
         torch.tensor(step),
         torch.arange(rows) * 1_000_003,
@@ -49,17 +47,17 @@ def test_known_answers(counter, key, expected):
 
 @pytest.mark.parametrize("columns", [1, 4, 7])
 def test_counter_layout(columns):
-    where, stream = place(), 5
-    drawn = words(where, columns, stream)
+    counters, stream = make_counters(), 5
+    drawn = words(counters, columns, stream)
     for r in range(5):
         for column in range(columns):
-            counter = (column // 4, int(where.row[r]), int(where.sample_id[r]), 3)
+            counter = (column // 4, int(counters.row[r]), int(counters.sample_id[r]), 3)
             assert int(drawn[r, column]) == philox_python(counter, (7, stream))[column % 4]
 
 
 def test_normals_are_box_muller_of_the_words():
-    where, stream = place(rows=64), 9
-    drawn, word = normal(where, 8, stream), words(where, 8, stream)
+    counters, stream = make_counters(rows=64), 9
+    drawn, word = normal(counters, 8, stream), words(counters, 8, stream)
     for r in range(64):
         for pair in range(0, 8, 2):
             radius = math.sqrt(-2 * math.log((int(word[r, pair]) + 0.5) * 2.0**-32))
@@ -68,30 +66,30 @@ def test_normals_are_box_muller_of_the_words():
             assert float(drawn[r, pair + 1]) == pytest.approx(radius * math.sin(angle), rel=1e-6, abs=1e-7)
 
 
-def test_rows_do_not_depend_on_their_company():
-    where = place(rows=6)
-    alone = Place(where.seed, where.step, where.sample_id[4:5], where.row[4:5])
-    assert torch.equal(normal(where, 10, 1)[4:5], normal(alone, 10, 1))
-    assert torch.equal(normal(where, 10, 1)[:, :6], normal(where, 6, 1))
+def test_rows_do_not_depend_on_the_other_rows():
+    counters = make_counters(rows=6)
+    alone = Counters(counters.seed, counters.step, counters.sample_id[4:5], counters.row[4:5])
+    assert torch.equal(normal(counters, 10, 1)[4:5], normal(alone, 10, 1))
+    assert torch.equal(normal(counters, 10, 1)[:, :6], normal(counters, 6, 1))
 
 
 def test_every_coordinate_matters():
-    base = normal(place(), 4, 1)
-    assert not torch.equal(base, normal(place(seed=8), 4, 1))
-    assert not torch.equal(base, normal(place(step=4), 4, 1))
-    assert not torch.equal(base, normal(place(), 4, 2))
+    base = normal(make_counters(), 4, 1)
+    assert not torch.equal(base, normal(make_counters(seed=8), 4, 1))
+    assert not torch.equal(base, normal(make_counters(step=4), 4, 1))
+    assert not torch.equal(base, normal(make_counters(), 4, 2))
     assert len(torch.unique(base)) == base.numel()
 
 
 def test_moments():
-    where = Place(
+    counters = Counters(
         torch.tensor(1), torch.tensor(0), torch.arange(20_000), torch.zeros(20_000, dtype=torch.int64)
     )
-    z = normal(where, 50, 3).double().flatten()
+    z = normal(counters, 50, 3).double().flatten()
     for power, expected, deviation in ((1, 0, 1), (2, 1, 2**0.5), (3, 0, 15**0.5), (4, 3, 96**0.5)):
         assert float((z**power).mean()) == pytest.approx(expected, abs=5 * deviation / 1e3)
-    assert float(bernoulli(where, 0.1, 4).double().mean()) == pytest.approx(0.1, abs=0.011)
-    steps = draw_steps(where, 10, 5)
+    assert float(bernoulli(counters, 0.1, 4).double().mean()) == pytest.approx(0.1, abs=0.011)
+    _, steps = corrupt(torch.zeros(20_000, 1), Schedule("linear", 10), counters, 6, 5)
     assert (
         steps.dtype == torch.int64
         and (torch.bincount(steps, minlength=10) / 20_000 - 0.1).abs().max() < 0.011

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mealrec.ops import Place, normal
+from mealrec.ops import Counters, normal
 
 ROWS, COLUMNS, SAMPLES = 1 << 14, 64, 96  # 10^8 draws in slices of 10^6
 
@@ -22,13 +22,13 @@ def test_a_hundred_million_normals(fused):
     before = None
     for sample in range(SAMPLES):
         seed, step = torch.tensor(123, device=fused), torch.tensor(sample % 7, device=fused)
-        z = normal(Place(seed, step, torch.full_like(row, sample), row), COLUMNS, 9, kernel=fused)
+        z = normal(Counters(seed, step, torch.full_like(row, sample), row), COLUMNS, 9, kernel=fused)
         z = z.cpu().double()
         power += torch.stack([(z**k).sum() for k in (1, 2, 3, 4)])
         lag[0] += (z[:, 1:] * z[:, :-1]).sum()  # neighbours in a row
         lag[1] += (z[1:] * z[:-1]).sum()  # neighbours in a column
         if before is not None:
-            lag[2] += (z * before).sum()  # the same place of the sample before
+            lag[2] += (z * before).sum()  # the same element of the sample before
         before = z
         histogram += torch.bincount(torch.bucketize(z.flatten(), edges), minlength=1202).float()
         tails += int((z.abs() > 4.5).sum())

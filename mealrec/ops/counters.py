@@ -1,4 +1,4 @@
-"""The place of a random number: training's noise is a pure function of it, on any machine.
+"""Counters of random numbers: training's noise is a pure function of them, on any machine.
 
 Key `(seed, stream)`, counter `(column // 4, row, sample_id, global_step)`, lane = `column mod 4` of
 Philox4x32-10, with `row = position * M + frame`. Every field is below 2^32.
@@ -14,8 +14,11 @@ import torch
 LIMIT = 1 << 32
 
 
-class Stream(IntEnum):
-    """Fixed constants: one independent stream for each use of randomness. Never renumber."""
+class RandomStream(IntEnum):
+    """One independent stream of random numbers for each use of randomness.
+
+    Fixed constants: never renumber.
+    """
 
     TCD_STEP = 1
     TCD_NOISE = 2
@@ -33,8 +36,8 @@ class Stream(IntEnum):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the rows of an operation stand.
+class Counters:
+    """Key and counters of an operation's rows.
 
     seed, step: int64 scalars (0-dim tensors, so that neither is baked into a captured graph); sample_id, row:
     int64 [R].
@@ -46,14 +49,18 @@ class Place:
     row: torch.Tensor
 
 
-def check(place: Place, columns: int) -> None:
-    """Refuses a field outside `[0, 2^32)` with a ValueError; on CPU tensors only (it would make a GPU
-    wait), and not while a graph is traced.
+def check_counters(counters: Counters, columns: int) -> None:
+    """Check that every field is in `[0, 2^32)`.
+
+    On CPU tensors only (on a GPU it would wait for the device), and not while a graph is traced.
+
+    Raises:
+        ValueError: a field is outside.
     """
-    if place.row.device.type != "cpu" or torch.compiler.is_compiling():
+    if counters.row.device.type != "cpu" or torch.compiler.is_compiling():
         return
     for name in ("seed", "step", "sample_id", "row"):
-        value = getattr(place, name)
+        value = getattr(counters, name)
         if value.numel() and (int(value.min()) < 0 or int(value.max()) >= LIMIT):
             raise ValueError(
                 f"{name} of a random number is outside [0, 2^32): {int(value.min())} .. {int(value.max())}"

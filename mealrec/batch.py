@@ -1,0 +1,39 @@
+"""The batch: what the model reads.
+
+Legend: B rows, L positions, M frames, V raw feature width, I videos, U distinct videos, S seen videos.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class _Required(TypedDict):
+    sample_id: Tensor
+    item: Tensor
+
+
+class Batch(_Required, total=False):
+    """Tensors by name, int64 unless said; all but `sample_id` and `item` are needed for some tasks only.
+
+    sample_id [B]: the user's row, the first coordinate of every random number.
+    item [B, L]: histories, right-padded with 0, videos 1..I.
+    offset [B]: position of column 0 in the user's sequence (default 0).
+    target: [B, L] in training, the next video, 0 where there is none; [B] in ranking.
+    features float [U, M, V], frames [U]: raw frames of the distinct videos, and their number.
+    feature_row [B, L]: row of each position's video in `features`.
+    history [S], history_row [S]: every earlier video of row `history_row`, left out of a ranking.
+    seed, global_step: scalars (default 0).
+    """
+
+    offset: Tensor
+    target: Tensor
+    features: Tensor
+    frames: Tensor
+    feature_row: Tensor
+    history: Tensor
+    history_row: Tensor
+    seed: Tensor
+    global_step: Tensor

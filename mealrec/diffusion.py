@@ -1,0 +1,125 @@
+"""What both diffusions share: schedule, corruption in training and the reverse chain of inference.
+
+Legend: R rows (frames of videos, or positions), D model width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from mealrec import ops
+from mealrec.config import DiffusionConfig
+from mealrec.noise import Noise
+from mealrec.ops import RandomStream, Sampler, Schedule
+
+Denoise = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+"""From `x_t` [R, D] and the steps int64 [R], predictions of `x_0` [R, D]: the prediction itself, and with
+classifier-free guidance the one under the null condition."""
+
+
+class Streams(NamedTuple):
+    """Random streams of a diffusion: step and noise of training, start and steps of inference."""
+
+    step: RandomStream
+    noise: RandomStream
+    infer_start: RandomStream
+    infer_step: RandomStream
+
+
+class Diffusion:
+    """A diffusion of rows, with any denoiser.
+
+    `noise` always belongs to the rows; `frames` says how many rows a position has, and rows that `mask_R`
+    leaves out become zero.
+    """
+
+    def __init__(self, config: DiffusionConfig, streams: Streams, guidance: float = 0.0):
+        self.schedule = schedule_of(config)
+        self.sampler = Sampler(config.sampler, config.eta, guidance)
+        self.start = ops.infer_start(self.schedule, config.infer_start, config.infer_signal)
+        self.streams = streams
+
+    def corrupt(
+        self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1, mask_R: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`x_t` [R, D] at a random step, one for all frames of a video, and the steps int64 [R]."""
+        return ops.corrupt(
+            x0_RD,
+            self.schedule,
+            noise.counters(frames),
+            self.streams.noise,
+            self.streams.step,
+            group=noise.frames,
+            mask_R=mask_R,
+            kernel=noise.kernel,
+        )
+
+    def last_state(
+        self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`x_t` [R, D] at the last step, with the least signal, and the steps int64 [R]."""
+        t_R = torch.full((len(x0_RD),), self.schedule.steps - 1, device=x0_RD.device)
+        counters = noise.at_step(0).counters(frames)
+        return ops.q_sample(x0_RD, t_R, self.schedule, counters, self.streams.infer_start), t_R
+
+    def refine(
+        self,
+        x0_RD: torch.Tensor,
+        denoise: Denoise,
+        noise: Noise,
+        steps: int = 0,
+        frames: int = 1,
+        mask_R: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Corrupt to `infer_start` and run the reverse chain from there in `steps` steps (0 = all), [R, D].
+
+        The noise has a fixed seed and streams of its own, counted by the chain's step.
+        """
+        t_R = torch.full((len(x0_RD),), self.start, device=x0_RD.device)
+        x_RD = ops.q_sample(
+            x0_RD,
+            t_R,
+            self.schedule,
+            noise.at_step(0).counters(frames),
+            self.streams.infer_start,
+            mask_R=mask_R,
+            kernel=noise.kernel,
+        )
+        for index, (t, t_prev) in enumerate(ops.chain(self.start, steps)):
+            t_R = torch.full_like(t_R, t)
+            x0hat_RD, null_RD = denoise(x_RD, t_R)
+            x_RD = ops.reverse_step(
+                x_RD,
+                x0hat_RD,
+                t_R,
+                torch.full_like(t_R, t_prev),
+                self.schedule,
+                noise.at_step(index).counters(frames),
+                self.streams.infer_step,
+                sampler=self.sampler,
+                null_RD=null_RD,
+                mask_R=mask_R,
+                kernel=noise.kernel,
+            )
+        return x_RD
+
+
+def schedule_of(config: DiffusionConfig) -> Schedule:
+    """The noise schedule that a diffusion's configuration names."""
+    return Schedule(config.schedule, config.steps, config.beta_start, config.beta_end)
+
+
+def step_embedding(t_N: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Tensor:
+    """Sinusoidal embedding of diffusion steps, [N, dim] [DDPM]."""
+    rates = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t_N.device) / (dim // 2))
+    angle = t_N[:, None] * rates
+    return torch.cat([angle.sin(), angle.cos()], dim=1).to(dtype)
+
+
+def shuffled(x: torch.Tensor) -> torch.Tensor:
+    """Every row gets its neighbour's values: what the guards give a denoiser in place of its input."""
+    return x.roll(1, 0)
