@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shards.synthetic.data_set import synthesise
+from shards import synthesise
 from tests.cluster import hosts
 from tests.cluster.hosts import NAMES, Hosts
 from tests.trainer import runs

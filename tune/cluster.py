@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from trainer.errors import UserError
@@ -72,5 +73,6 @@ def _resources() -> tuple[int, int]:
     """Return the CPUs and GPUs of the cluster."""
     import ray
 
-    resources = ray.cluster_resources()
+    cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources  # Ray gives it no types
+    resources = cluster_resources()
     return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))

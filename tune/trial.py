@@ -71,7 +71,7 @@ def trial(config: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     settings = TrialSettings(**config["point"])
-    callbacks: list[Any] = [TuneReportCallback()]  # of Ray Train V2, which its annotations do not know
+    report_to_tune: Any = TuneReportCallback  # of Ray Train V2, which Ray's own annotations do not know
     TorchTrainer(
         train_rank,
         train_loop_config=asdict(settings),
@@ -82,6 +82,6 @@ def trial(config: dict[str, Any]) -> None:
             resources_per_worker={"GPU": 1} if settings.on_gpu else {"CPU": 1 - TRIAL_CPU},
         ),
         run_config=ray.train.RunConfig(
-            name=f"trial-{settings.id}", storage_path=settings.ray, callbacks=callbacks
+            name=f"trial-{settings.id}", storage_path=settings.ray, callbacks=[report_to_tune()]
         ),
     ).fit()

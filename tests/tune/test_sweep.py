@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from shards.synthetic.data_set import synthesise
+from shards import synthesise
 from tests.trainer import runs
 from tests.tune import commands
 from tests.tune.commands import wait
