@@ -24,6 +24,7 @@ class Batch(_Required, total=False):
     target: [B, L] in training, the next video, 0 where there is none; [B] in ranking.
     features float [U, M, V], frames [U]: raw frames of the distinct videos, and their number.
     feature_row [B, L]: row of each position's video in `features`.
+    weight float32 [B]: 1 in real rows, 0 in fillers; it travels along, the model does not read it.
     history [S], history_row [S]: every earlier video of row `history_row`, left out of a ranking.
     seed, global_step: scalars (default 0).
     """
@@ -33,6 +34,7 @@ class Batch(_Required, total=False):
     features: Tensor
     frames: Tensor
     feature_row: Tensor
+    weight: Tensor
     history: Tensor
     history_row: Tensor
     seed: Tensor

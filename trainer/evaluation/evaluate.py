@@ -54,7 +54,7 @@ def evaluate(
                     chunk=settings.chunk,
                     sampler_steps=sampler_steps,
                 )
-                add(sums, metrics.rank_sums(greater, equal, placed["weight"], inputs.index.videos))
+                add(sums, metrics.metric_sums(greater, equal, placed["weight"], inputs.index.videos))
     finally:
         model.train(training)
     return finish(sums)
@@ -97,7 +97,7 @@ def evaluate_popularity(
             count = train_counts[seen[1]]
             greater.index_add_(0, seen[0], -(count > own[seen[0]]).long())
             equal.index_add_(0, seen[0], -(count == own[seen[0]]).long())
-        add(sums, metrics.rank_sums(greater, equal.clamp_min(0), batch["weight"], videos))
+        add(sums, metrics.metric_sums(greater, equal.clamp_min(0), batch["weight"], videos))
     return finish({name: value.to(device) for name, value in sums.items()})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shards.format.reader import read_sequence_shard
+from shards import read_sequence_shard
 
 from mealrec import MealRec
 from trainer.config import RunConfig
@@ -29,6 +29,6 @@ def sequences(opened: Opened) -> list[list[int]]:
     """Every user's whole sequence."""
     index, items = opened[0].index, []
     for entry in index.sequence_shards:
-        block = read_sequence_shard(index.local(entry), entry, index.videos)
+        block = read_sequence_shard(index, entry)
         items += [block.item[a:b].tolist() for a, b in zip(block.starts[:-1], block.starts[1:], strict=True)]
     return items
