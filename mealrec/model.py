@@ -204,7 +204,7 @@ class MealRec(nn.Module):
 
     @torch.no_grad()
     def guards(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Whether the denoisers use their inputs, and whether contents and preferences vary: figures for the log.
+        """Figures for the log: whether the denoisers use their inputs, and contents and preferences vary.
 
         Float32 scalars: `preference_variance` of h and `content_variance` of F over the batch, and the errors
         of `TCD.guards` and `NPD.guards` with an input shuffled, relative to without; those of parts that are

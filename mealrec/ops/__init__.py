@@ -2,10 +2,10 @@
 
 `kernel="auto"` takes the fused kernels (CUDA or CPU, built at first use) where they are available, else the
 plain PyTorch reference, and logs once which it takes; `"cuda"`, `"cpu"` and `"reference"` name one.
-$MEALREC_KERNEL stands for "auto". All implementations draw the same random numbers (`counters.py`) and agree
-within rounding.
+$MEALREC_KERNEL, where set, replaces "auto". All implementations draw the same random numbers (`counters.py`)
+and agree within rounding.
 
-Rows R stand for videos' frames or for positions, columns D for their width. Tensors of rows are float32 or
+Rows R are videos' frames or positions, columns D their width. Tensors of rows are float32 or
 bfloat16 (the reference also takes others), [R, D] with a contiguous last dimension and any row stride;
 arithmetic is float32. Every function raises ValueError for tensors that do not match, before any launch.
 """
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import torch
 
-from mealrec.ops.arguments import check_mask, check_row_counters, check_rows, check_steps
 from mealrec.ops.build import Unavailable
+from mealrec.ops.checks import check_mask, check_row_counters, check_rows, check_steps
 from mealrec.ops.choice import KERNELS, choose, ready
 from mealrec.ops.counters import Counters, RandomStream, check_counters
 from mealrec.ops.sampler import DDIM, Sampler, chain

@@ -60,7 +60,7 @@ def _state(kind: str) -> str:
         tools = ", ".join(build.compilers(kind).values())
         return f"not built yet {target}: it will be at first use, with {tools}"
     except build.Unavailable as reason:
-        return f"off: {reason}; plain PyTorch does the work"
+        return f"off: {reason}; plain PyTorch is used"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def choose(kernel: str, x: torch.Tensor) -> Implementation:
-    """`fused` or `reference` for an operation on `x`; $MEALREC_KERNEL stands for "auto".
+    """`fused` or `reference` for an operation on `x`; $MEALREC_KERNEL, where set, replaces "auto".
 
     Raises:
         ValueError: an unknown name, or a kernel that does not take this tensor.
@@ -70,7 +70,7 @@ def _failure(kind: str) -> build.Unavailable | None:
         torch.ops.load_library(str(path))
     except build.Unavailable as reason:
         log.warning(
-            "the fused %s kernels are off, plain PyTorch works instead: %s (`python -m mealrec.ops doctor`)",
+            "the fused %s kernels are off, PyTorch is used instead: %s (`python -m mealrec.ops doctor`)",
             kind,
             reason,
         )

@@ -1,6 +1,6 @@
 // The arguments of each operation: plain pointers and numbers, for the CPU and for CUDA.
 //
-// Rows are `columns` long and lie `stride` elements apart; outputs are dense. Tables have T + 1 entries, entry
+// Rows are `columns` long and `stride` elements apart; outputs are dense. Tables have T + 1 entries, entry
 // t + 1 belonging to step t, so that step -1 is entry 0.
 #pragma once
 
