@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shards import read_sequence_shard
 
 from mealrec import MealRec
+from shards import read_sequence_shard
 from trainer.config import RunConfig
 from trainer.evaluation.run import open_inputs, open_run, single_world
 from trainer.inputs import Inputs
