@@ -32,5 +32,5 @@ def test_ours_and_the_peer_count_the_same_sequences(tmp_path):
     index = loading.write_data_set(tmp_path / "ours", length, item, 40)
     table = FeatureTable.open(index, tmp_path / "cache")
     files = loading.write_peer(tmp_path / "peer", length, item, 300, table.features)
-    stream = TrainStream(index, batch_size=64, micro_batch_size=64, rank=0, world=1, max_length=13, seed=0)
+    stream = TrainStream(index, batch_size=64, micro_batch_size=64, rank=0, world_size=1, max_length=13, seed=0)
     assert sum(loading.read_peer(files)) == sum(loading.read_ours(stream, 0)) == 300
