@@ -36,7 +36,7 @@ import webdataset
 from shards import DataSetWriter, Features, FeatureTable, Index, TrainStream
 
 LENGTH, FRAMES, WIDTH, BATCH = 13, 8, 512, 256
-VIEWS = 7.18  # a user, as in MicroLens-50K
+VIEWS = 7.18  # per user, as in MicroLens-50K
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -72,13 +72,13 @@ def write_data_set(path: Path, length: np.ndarray, item: np.ndarray, videos: int
 def write_peer(
     path: Path, length: np.ndarray, item: np.ndarray, users: int, features: np.ndarray
 ) -> list[str]:
-    """A tar a thousand users; a sample is a user's newest items and their features."""
+    """A tar per thousand users; a sample is a user's newest items and their features."""
     path.mkdir()
     begin = np.cumsum(length) - length
     files = []
     for first in range(0, users, 1000):
         files.append(str(path / f"users-{first // 1000:06d}.tar"))
-        # A fraction of a second in the mtime would cost the peer a second header a file.
+        # A fraction of a second in the mtime would cost the peer a second header per file.
         with webdataset.TarWriter(files[-1], mtime=0) as tar:
             for user in range(first, min(first + 1000, users)):
                 items = item[begin[user] : begin[user] + length[user]][-LENGTH - 1 :].astype(np.int32)
@@ -104,11 +104,11 @@ def read_peer(files: list[str]) -> Iterator[int]:
         yield len(batch["item"])
 
 
-def read_ours(stream: TrainStream, epoch: int, a_row_a_view: torch.Tensor | None = None) -> Iterator[int]:
+def read_ours(stream: TrainStream, epoch: int, row_per_view: torch.Tensor | None = None) -> Iterator[int]:
     for (batch,) in stream.epoch(epoch):
-        if a_row_a_view is not None:
+        if row_per_view is not None:
             item = batch["item"]
-            batch["features"] = a_row_a_view.index_select(0, item.reshape(-1)).view(
+            batch["features"] = row_per_view.index_select(0, item.reshape(-1)).view(
                 *item.shape, FRAMES, WIDTH
             )
         yield int(batch["weight"].sum())
@@ -129,7 +129,7 @@ def run(users: int, videos: int, rounds: int, folder: Path) -> list[dict[str, ob
     files = write_peer(folder / "peer", length, item, peer_users, table.features)
 
     def stream(batch: int, with_table: FeatureTable | None = None) -> TrainStream:
-        sizes = dict(batch_size=batch, micro_batch_size=batch, rank=0, world=1, max_length=LENGTH)
+        sizes = dict(batch_size=batch, micro_batch_size=batch, rank=0, world_size=1, max_length=LENGTH)
         return TrainStream(index, **sizes, seed=0, table=with_table)
 
     ids, ids_large, joined = stream(BATCH), stream(1024), stream(BATCH, table)

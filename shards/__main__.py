@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, default, text in (
         ("users", data_set.USERS, "users"),
         ("videos", data_set.VIDEOS, "videos"),
-        ("frames", data_set.FRAMES, "frames a video; 0: no features"),
+        ("frames", data_set.FRAMES, "frames per video; 0: no features"),
         ("width", data_set.WIDTH, "feature width"),
         ("seed", data_set.SEED, "seed of the world"),
     ):
@@ -144,7 +144,7 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--feature-ids",
         metavar="PATH|row+1",
-        help="for a stacked .npy: ids, one a line or .npy; row+1: row j is id j+1",
+        help="for a stacked .npy: ids, one per line or .npy; row+1: row j is id j+1",
     )
     add(
         "--feature-frames",
@@ -157,7 +157,7 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         default="2GB",
         help="bound of DuckDB's memory, the rest goes to disk; the process needs "
-        "0.4 GB, 60 bytes a user and 100 a video more (default %(default)s)",
+        "0.4 GB, 60 bytes per user and 100 per video more (default %(default)s)",
     )
     add("--spill", type=Path, metavar="DIR", help="where to spill (default: beside --out)")
 

@@ -44,7 +44,7 @@ class _Always(TypedDict):
 
 
 class Batch(_Always, total=False):
-    """A batch; the legend stands at the top of this module. The fields listed here may be absent."""
+    """A batch, see the legend at the top of this module. The fields listed here may be absent."""
 
     history: torch.Tensor
     history_row: torch.Tensor

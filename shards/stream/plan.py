@@ -170,7 +170,7 @@ def resolve_accumulation(batch_size: int, micro_batch_size: int, world_size: int
 def deal(rows: int, *, rank: int, world_size: int, micro_batch_size: int, accumulation: int) -> np.ndarray:
     """A rank's share of a global batch of `rows` rows: int64 `[accumulation, micro_batch_size]`.
 
-    The shape is the same on all ranks; FILLER stands where a row is empty. Rows come longest first and are
+    The shape is the same on all ranks; FILLER marks an empty row. Rows come longest first and are
     dealt in this order, to all ranks before the next micro-batch: what runs at the same time is of similar
     length, so no rank waits long for another, and a micro-batch needs little padding.
     """

@@ -43,7 +43,7 @@ class Samples:
 
     A sample's inputs are items `[start, stop-1)` of its user's sequence, the items after each of them are its
     targets; targets with an index below `first_target` do not count. In evaluation the only target is item
-    `stop-1`.
+    `stop-1`; of a whole history, `stop-1` is its length, and there is no target.
     """
 
     item: np.ndarray  # int32 [E], the sequences one after the other, each whole

@@ -19,7 +19,7 @@ Frames   c <= M real frames (M for nine videos in ten, else M/2..M); one in fift
              x = A ((1 - h_s) z_j + h_s r_j),  h_s = s / S,  A [V, LATENT] with orthonormal columns
          REDUNDANT in 8: the video's generic background, one of BACKGROUNDS unit vectors, whatever the content
          the others: noise, of unit length in expectation; plus SENSOR * N(0, I / V) in every frame
-         So the content is in few frames, and their order says where the sequel lies. Stored as float16.
+         So the content is in few frames, and their order shows the sequel. Stored as float16.
 
 The oracle knows w, v', r, z and b at each click, hence the true next-click distribution
 `(1 - ACCIDENT) * intended + ACCIDENT * accidental`, and ranks by it: no ranking has a higher expected HR@K.

@@ -126,6 +126,15 @@ def test_each_shard_is_fetched_once(make_data_set, served):
     )
 
 
+def test_a_fetched_shard_is_hashed_once(make_data_set, served, monkeypatch):
+    local, _ = make_data_set()
+    hashed = []
+    sha256 = files.file_sha256
+    monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(path) or sha256(path))
+    _items(Index.load(f"{served[0]}/data"))
+    assert len(hashed) == len(local.sequence_shards)
+
+
 def test_features_do_not_stay_twice(make_data_set, served, cache):
     make_data_set(features=SHAPE)
     FeatureTable.open(Index.load(f"{served[0]}/data"))

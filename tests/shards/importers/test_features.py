@@ -1,4 +1,4 @@
-"""Feature sources against the arrays they were made from, and what is said of faulty ones."""
+"""Feature sources against the arrays they were made from, and the messages for faulty ones."""
 
 import numpy as np
 import pytest

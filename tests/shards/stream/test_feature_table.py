@@ -45,8 +45,8 @@ def test_the_table_holds_every_video(make_data_set, video_of, tmp_path, capsys, 
     for item in range(51):
         frames, count = video_of(item, shape) if item % 5 else (np.zeros((3, 4)), 0)
         assert np.array_equal(table.features[item], frames) and table.frames[item] == count
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("filling the feature table of data: 0 MB in ")
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and output.startswith("filling the feature table of data: 0 MB in ")
     FeatureTable.open(index, tmp_path / "cache")
     assert capsys.readouterr().err == ""
 
@@ -112,10 +112,10 @@ def test_several_processes_fill_once(make_data_set, tmp_path):
     )
     cache = tmp_path / "cache"
     processes = [_fill_elsewhere(index.path, cache, slow) for _ in range(2)]
-    said = [process.communicate(timeout=60)[1] for process in processes]
+    output = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert "".join(said).count("filling the feature table") == 1
-    assert all(text.count("\n") <= 1 for text in said)
+    assert "".join(output).count("filling the feature table") == 1
+    assert all(text.count("\n") <= 1 for text in output)
     assert {path.name for path in (cache / "features").iterdir() if path.is_dir()} == {
         FeatureTable.open(index, cache).folder.name
     }
