@@ -114,7 +114,7 @@ def schedule_of(config: DiffusionConfig) -> Schedule:
 
 
 def step_embedding(t_N: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Tensor:
-    """Sinusoidal embedding of diffusion steps, [N, dim] [DDPM]."""
+    """Sinusoidal embedding of diffusion steps [DDPM], `[N, dim]`."""
     rates = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t_N.device) / (dim // 2))
     angle = t_N[:, None] * rates
     return torch.cat([angle.sin(), angle.cos()], dim=1).to(dtype)

@@ -53,9 +53,9 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def make_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function of a seed: the directory of a tiny synthetic data set, made once."""
-    folder = tmp_path_factory.mktemp("worlds")
+    folder = tmp_path_factory.mktemp("data")
 
     def make(seed: int = 0) -> Path:
         from shards import synthesise

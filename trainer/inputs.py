@@ -95,7 +95,7 @@ class Inputs:
         """Return the whole histories of some users, bool [users]."""
         return HistoryStream(
             self.index,
-            rows=users,
+            chosen=users,
             batch_size=settings.batch_size,
             max_length=self.data.max_length,
             table=self._host_table,

@@ -18,27 +18,30 @@ class HistoryStream:
     """Users with all their events: `history` has all, `item` the newest `max_length`; there is no target.
 
     Users come in the order of the index; a batch holds users of one sequence shard.
-    rows: which users, a bool per user of the index or their sample_ids; None for everyone.
+    chosen: which users, bool [users of the index]; None for all.
     users: number of users chosen.
 
     Raises:
-        ValueError: the sizes are below 1, or `rows` names other users than the index has.
+        ValueError: the sizes are below 1, or `chosen` has another shape.
     """
 
     def __init__(
         self,
         index: Index,
         *,
-        rows: np.ndarray | None = None,
+        chosen: np.ndarray | None = None,
         batch_size: int,
         max_length: int,
         table: FeatureTable | None = None,
     ):
         if min(batch_size, max_length) < 1:
             raise ValueError(f"batch_size, max_length: found {batch_size}, {max_length}, expected at least 1")
+        self._chosen = np.ones(index.users, bool) if chosen is None else chosen
+        if self._chosen.shape != (index.users,) or self._chosen.dtype != bool:
+            found = f"{self._chosen.dtype} {list(self._chosen.shape)}"
+            raise ValueError(f"chosen: found {found}, expected bool [{index.users}]")
         self.index, self.table = index, table
         self.batch_size, self.max_length = batch_size, max_length
-        self._chosen = _as_mask(rows, index.users)
         self.users = int(self._chosen.sum())
 
     def __len__(self) -> int:
@@ -64,18 +67,3 @@ class HistoryStream:
             for first in range(0, len(rows), self.batch_size):
                 batch = pack_histories(samples, rows[first : first + self.batch_size])
                 yield self.table.join(batch) if self.table is not None else batch
-
-
-def _as_mask(rows: np.ndarray | None, users: int) -> np.ndarray:
-    """What `HistoryStream` accepts as `rows`, as bool [users]."""
-    if rows is None:
-        return np.ones(users, bool)
-    if rows.dtype == bool:
-        if rows.shape != (users,):
-            raise ValueError(f"rows: found bool {list(rows.shape)}, expected bool [{users}]")
-        return rows
-    if rows.size and not 0 <= rows.min() <= rows.max() < users:
-        raise ValueError(f"rows: found {rows.min()} to {rows.max()}, expected users 0 to {users - 1}")
-    mask = np.zeros(users, bool)
-    mask[rows] = True
-    return mask

@@ -34,8 +34,8 @@ def begin(run: Path, data: Path, *arguments: object) -> PreparedRun:
     return prepared
 
 
-def test_prepare_fills_in_what_the_data_say(tmp_path: Path, make_world: MakeData) -> None:
-    prepared = prepare("--run", tmp_path / "run", "--data", make_world(), "--data.max_length", 7)
+def test_prepare_fills_in_what_the_data_say(tmp_path: Path, make_data: MakeData) -> None:
+    prepared = prepare("--run", tmp_path / "run", "--data", make_data(), "--data.max_length", 7)
     model = options.load(tmp_path / "run" / run_directory.CONFIG).model
     assert model == prepared.config.model
     assert (model.videos, model.frames, model.width, model.max_length) == (24, 2, 4, 7)
@@ -45,21 +45,21 @@ def test_prepare_fills_in_what_the_data_say(tmp_path: Path, make_world: MakeData
     prepared.lock.release()
 
 
-def test_a_run_names_itself(tmp_path: Path, make_world: MakeData, monkeypatch) -> None:
+def test_a_run_names_itself(tmp_path: Path, make_data: MakeData, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = (prepare("--preset", "study", "--data", make_world()) for _ in range(2))
+    first, second = (prepare("--preset", "study", "--data", make_data()) for _ in range(2))
     assert first.run_dir != second.run_dir
     assert first.run_dir.parent == tmp_path / "runs" and "study" in first.run_dir.name
 
 
-def test_relative_data_are_found_from_anywhere(tmp_path: Path, make_world: MakeData, monkeypatch) -> None:
-    monkeypatch.chdir(make_world().parent)
-    prepared = prepare("--run", tmp_path / "run", "--data", make_world().name)
-    assert options.load(prepared.run_dir / run_directory.CONFIG).data.path == str(make_world())
+def test_relative_data_are_found_from_anywhere(tmp_path: Path, make_data: MakeData, monkeypatch) -> None:
+    monkeypatch.chdir(make_data().parent)
+    prepared = prepare("--run", tmp_path / "run", "--data", make_data().name)
+    assert options.load(prepared.run_dir / run_directory.CONFIG).data.path == str(make_data())
 
 
-def test_resume_takes_the_runs_own_configuration(tmp_path: Path, make_world: MakeData) -> None:
-    begin(tmp_path / "run", make_world(), "--model.dim", 32, "--train.lr", 0.5, "--preset", "study")
+def test_resume_takes_the_runs_own_configuration(tmp_path: Path, make_data: MakeData) -> None:
+    begin(tmp_path / "run", make_data(), "--model.dim", 32, "--train.lr", 0.5, "--preset", "study")
     again = prepare("--run", tmp_path / "run", "--resume", "--train.lr", 0.25)
     assert (again.config.model.dim, again.config.train.lr, again.config.preset) == (32, 0.25, "study")
     assert options.load(tmp_path / "run" / run_directory.CONFIG).train.lr == 0.25
@@ -77,9 +77,9 @@ def test_resume_takes_the_runs_own_configuration(tmp_path: Path, make_world: Mak
     ],
 )
 def test_resume_refuses_another_run(
-    arguments: list[str], line: str, tmp_path: Path, make_world: MakeData
+    arguments: list[str], line: str, tmp_path: Path, make_data: MakeData
 ) -> None:
-    begin(tmp_path / "run", make_world())
+    begin(tmp_path / "run", make_data())
     before = (tmp_path / "run" / run_directory.CONFIG).read_text()
     with pytest.raises(UserError, match=line):
         prepare("--run", tmp_path / "run", "--resume", *arguments)
@@ -87,11 +87,11 @@ def test_resume_refuses_another_run(
     prepare("--run", tmp_path / "run", "--resume").lock.release()  # the refused start holds no lock
 
 
-def test_resume_refuses_other_data_and_takes_the_same_elsewhere(tmp_path: Path, make_world: MakeData) -> None:
-    begin(tmp_path / "run", make_world())
+def test_resume_refuses_other_data_and_takes_the_same_elsewhere(tmp_path: Path, make_data: MakeData) -> None:
+    begin(tmp_path / "run", make_data())
     with pytest.raises(UserError, match="was made on .*/seed-0 .*: .*/seed-1 has other content"):
-        prepare("--run", tmp_path / "run", "--resume", "--data", make_world(1))
-    shutil.copytree(make_world(), tmp_path / "moved")
+        prepare("--run", tmp_path / "run", "--resume", "--data", make_data(1))
+    shutil.copytree(make_data(), tmp_path / "moved")
     prepare("--run", tmp_path / "run", "--resume", "--data", tmp_path / "moved").lock.release()
 
 
@@ -123,11 +123,11 @@ def join_run(
     return join(asked, is_main=is_main, world_size=2, on_gpu=False, broadcast=broadcast)
 
 
-def test_ranks_without_an_operator_agree_on_a_run(tmp_path: Path, make_world: MakeData, monkeypatch) -> None:
+def test_ranks_without_an_operator_agree_on_a_run(tmp_path: Path, make_data: MakeData, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(run_directory.RUN_VARIABLE, raising=False)
     sent: list[object] = []
-    arguments = ["--data", str(make_world()), "--train.lr", "0.5"]
+    arguments = ["--data", str(make_data()), "--train.lr", "0.5"]
     first, lock = join_run(options.parse(arguments), is_main=True, sent=sent)
     second, none = join_run(options.parse(arguments), is_main=False, sent=sent)
     assert first == second and first.train.lr == 0.5 and first.model.videos == 24 and none is None
@@ -141,8 +141,8 @@ def test_ranks_without_an_operator_agree_on_a_run(tmp_path: Path, make_world: Ma
         join_run(options.parse([*arguments, "--run", first.run.dir]), is_main=False, sent=sent)
 
 
-def test_ranks_of_an_operator_join_its_run(tmp_path: Path, make_world: MakeData, monkeypatch) -> None:
-    prepared = prepare("--run", tmp_path / "run", "--data", make_world(), "--model.dim", 32)
+def test_ranks_of_an_operator_join_its_run(tmp_path: Path, make_data: MakeData, monkeypatch) -> None:
+    prepared = prepare("--run", tmp_path / "run", "--data", make_data(), "--model.dim", 32)
     monkeypatch.setenv(run_directory.RUN_VARIABLE, str(tmp_path / "run"))
     sent: list[object] = []
     config, lock = join_run(options.parse([]), is_main=True, sent=sent)

@@ -123,8 +123,8 @@ def test_options_that_cannot_be_for_all_runs(arguments, message, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_data_sets_of_one_name_would_be_one_in_the_figure(make_world, tmp_path, capsys):
-    data = str(make_world())
+def test_data_sets_of_one_name_would_be_one_in_the_figure(make_data, tmp_path, capsys):
+    data = str(make_data())
     assert main(["study", "ablation", "--data", data, data, "--out", str(tmp_path / "out")]) == 2
     assert (
         "two data sets are named synthetic-60x24: import one with another --name" in capsys.readouterr().err

@@ -17,9 +17,9 @@ def run(name, folder, data, expected=0):
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory, make_world):
+def outputs(tmp_path_factory, make_data):
     """The folder, and the output of two studies and of one of them again."""
-    folder, data = tmp_path_factory.mktemp("study"), make_world()
+    folder, data = tmp_path_factory.mktemp("study"), make_data()
     return folder, [run(name, folder, data) for name in ("ablation", "universality", "ablation")]
 
 

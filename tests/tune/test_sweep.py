@@ -39,9 +39,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def swept(folder, make_world):
+def swept(folder, make_data):
     """The output of a sweep that is killed once a point is finished, and resumed."""
-    data, cache = make_world(), folder / "cache"
+    data, cache = make_data(), folder / "cache"
     process = start(folder, {**SPACE, "max_concurrent": 1}, data, cache)
     deadline = time.monotonic() + 300
     while not list(folder.glob("out/runs/*/results.json")) and process.poll() is None:
@@ -65,20 +65,20 @@ def test_a_killed_sweep_resumes_with_each_point_once(folder, swept):
     assert "3 finished" in swept and "tcd.loss_weight  valid ndcg@10" in swept
 
 
-def test_trials_do_not_disturb_each_other(folder, swept, make_world):
+def test_trials_do_not_disturb_each_other(folder, swept, make_data):
     """The losses of trials that ran beside others are those of the trainer alone."""
     for path in folder.glob("out/runs/*"):
         config = yaml.safe_load((path / "config.yaml").read_text())
         arguments = [text for name, value in FIXED.items() for text in (f"--{name}", str(value))]
         weight = str(config["model"]["tcd"]["loss_weight"])
-        arguments += ["--model.tcd.loss_weight", weight, "--data", str(make_world()), "--seed", "0"]
+        arguments += ["--model.tcd.loss_weight", weight, "--data", str(make_data()), "--seed", "0"]
         run = folder / f"alone-{path.name}"
         assert runs.train_several(1, [["--run", str(run), *arguments]], folder / "cache") == [None]
         assert runs.losses(run) == runs.losses(path)
 
 
-def test_mistakes_are_reported_before_anything_runs(folder, swept, make_world):
-    data, cache = make_world(), folder / "cache"
+def test_mistakes_are_reported_before_anything_runs(folder, swept, make_data):
+    data, cache = make_data(), folder / "cache"
     output = wait(start(folder, {**SPACE, "max_concurrent": 1}, data, cache), expected=2)
     assert "error:" in output and "holds a sweep already" in output
     other = folder / "other"
@@ -87,14 +87,14 @@ def test_mistakes_are_reported_before_anything_runs(folder, swept, make_world):
     assert "gpus_per_trial is 99: the cluster has" in output and "Traceback" not in output
 
 
-def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_world, folder):
+def test_a_failed_trial_is_recorded_with_its_cause(tmp_path, make_data, folder):
     """A rate that makes the loss overflow: the others finish, nothing is lost, the exit code is 1."""
     space = {
         "search": "grid",
         "space": {"train.lr": [0.001, 1e30]},
         "fixed": FIXED | {"train.warmup_steps": 1},
     }
-    output = wait(start(tmp_path, {**space, "max_concurrent": 2}, make_world(), folder / "cache"), expected=1)
+    output = wait(start(tmp_path, {**space, "max_concurrent": 2}, make_data(), folder / "cache"), expected=1)
     (note,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "ended").glob("*.json"))
     assert note["status"] == "failed" and "step" in note["cause"]
     assert "1 finished, 1 failed" in output and note["cause"] in output

@@ -68,10 +68,10 @@ def check_arguments(reported: list[dict], given: list[str]) -> None:
         assert one["environment"]["WORLD_SIZE"] == str(len(reported))
 
 
-def test_operator(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
+def test_operator(stand_in: Path, tmp_path: Path, launch: Launch, make_data) -> None:
     """Arguments arrive unchanged, ranks get what they need, and a finished run stays a success."""
     script, run = str(stand_in / "launch.sh"), tmp_path / HOSTILE
-    given = ["--num_gpus", "2", *arguments(tmp_path, make_world())]
+    given = ["--num_gpus", "2", *arguments(tmp_path, make_data())]
     process = launch([script, *given], STAND_IN="finish")
     assert process.wait(120) == 0, (tmp_path / "output").read_text()
     reported = reports(tmp_path, 2, seconds=0)
@@ -90,9 +90,9 @@ def test_operator(stand_in: Path, tmp_path: Path, launch: Launch, make_world) ->
 
 @pytest.mark.parametrize("way", ["deepspeed", "deepspeed --no_python"])
 def test_arguments_arrive_unchanged(
-    way: str, stand_in: Path, tmp_path: Path, launch: Launch, make_world
+    way: str, stand_in: Path, tmp_path: Path, launch: Launch, make_data
 ) -> None:
-    given = arguments(tmp_path, make_world())
+    given = arguments(tmp_path, make_data())
     port = ["--master_port", str(machine.free_port())]
     process = launch([*way.split(), *port, str(stand_in / "launch.sh"), *given], STAND_IN="leave")
     assert process.wait(120) == 0, (tmp_path / "output").read_text()
@@ -100,9 +100,9 @@ def test_arguments_arrive_unchanged(
     assert not list(tmp_path.rglob("owned"))
 
 
-def test_ranks_of_a_killed_deepspeed_end(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
+def test_ranks_of_a_killed_deepspeed_end(stand_in: Path, tmp_path: Path, launch: Launch, make_data) -> None:
     """The runner of DeepSpeed dies by SIGTERM without a word: its ranks notice."""
-    given = arguments(tmp_path, make_world())
+    given = arguments(tmp_path, make_data())
     port = ["--master_port", str(machine.free_port())]
     command = ["deepspeed", "--num_gpus", "2", *port, str(stand_in / "launch.sh"), *given]
     process = launch(command, STAND_IN="stubborn")
@@ -150,16 +150,16 @@ def start(stand_in: Path, tmp_path: Path, launch: Launch, data: Path, task: str)
         ("mistake", 2, "error: sequences-000003.tar is truncated"),
     ],
 )
-def test_exit_codes(task: str, code: int, line: str, stand_in, tmp_path, launch: Launch, make_world) -> None:
-    process = start(stand_in, tmp_path, launch, make_world(), task)
+def test_exit_codes(task: str, code: int, line: str, stand_in, tmp_path, launch: Launch, make_data) -> None:
+    process = start(stand_in, tmp_path, launch, make_data(), task)
     assert process.wait(120) == code
     output = (tmp_path / "output").read_text()
     assert output.count(line) == 1 and "Traceback" not in output
     assert gone([reported["pid"] for reported in reports(tmp_path, 2, seconds=0)], 0)
 
 
-def test_nothing_outlives_an_operator_that_is_killed(stand_in, tmp_path, launch: Launch, make_world) -> None:
-    process = start(stand_in, tmp_path, launch, make_world(), "stubborn")
+def test_nothing_outlives_an_operator_that_is_killed(stand_in, tmp_path, launch: Launch, make_data) -> None:
+    process = start(stand_in, tmp_path, launch, make_data(), "stubborn")
     ranks = [reported["pid"] for reported in reports(tmp_path, 2)]
     everyone = family(process)
     assert set(ranks) < set(everyone)
@@ -170,16 +170,16 @@ def test_nothing_outlives_an_operator_that_is_killed(stand_in, tmp_path, launch:
     run_directory.claim(tmp_path / "run", resume=True).release()
 
 
-def test_ctrl_c_ends_everything(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
-    process = start(stand_in, tmp_path, launch, make_world(), "wait")
+def test_ctrl_c_ends_everything(stand_in: Path, tmp_path: Path, launch: Launch, make_data) -> None:
+    process = start(stand_in, tmp_path, launch, make_data(), "wait")
     reports(tmp_path, 2)
     everyone = family(process)
     os.killpg(process.pid, signal.SIGINT)
     check_stopped(process, everyone, tmp_path, "SIGINT")
 
 
-def test_a_run_in_use_is_refused(stand_in: Path, tmp_path: Path, launch: Launch, make_world) -> None:
-    process = start(stand_in, tmp_path, launch, make_world(), "stubborn")
+def test_a_run_in_use_is_refused(stand_in: Path, tmp_path: Path, launch: Launch, make_data) -> None:
+    process = start(stand_in, tmp_path, launch, make_data(), "stubborn")
     reports(tmp_path, 2)
     everyone = family(process)
     command = [str(stand_in / "launch.sh"), "--run", "run", "--resume"]

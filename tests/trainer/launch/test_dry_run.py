@@ -17,7 +17,7 @@ MakeData = Callable[..., Path]
 
 
 def test_dry_run_says_everything_and_leaves_nothing(
-    tmp_path: Path, make_world: MakeData, capsys, monkeypatch
+    tmp_path: Path, make_data: MakeData, capsys, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [
@@ -31,7 +31,7 @@ def test_dry_run_says_everything_and_leaves_nothing(
         "--train.micro_batch_size",
         "8",
     ]
-    assert run([*arguments, "--data", str(make_world())]) == 0
+    assert run([*arguments, "--data", str(make_data())]) == 0
     printed = capsys.readouterr().out
     assert "batch 64 = micro-batch 8 x accumulation 4 x ranks 2" in printed
     assert "micro_batch_size: 8" in printed and "an epoch" in printed
@@ -46,9 +46,9 @@ def test_parameters_are_counted_exactly() -> None:
     assert dry_run.parameters(config) == sum(p.numel() for p in MealRec(config).parameters())
 
 
-def test_memory_is_divided_by_the_stage(make_world: MakeData) -> None:
+def test_memory_is_divided_by_the_stage(make_data: MakeData) -> None:
     config = RunConfig()
-    index, batching = Index.load(make_world()), resolve(512, 0, 4)
+    index, batching = Index.load(make_data()), resolve(512, 0, 4)
     by_stage = [
         dry_run.memory(config, {"zero_optimization": {"stage": stage}}, batching, index, 1000)
         for stage in range(4)

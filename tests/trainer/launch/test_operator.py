@@ -17,8 +17,8 @@ from trainer.prepare import prepare
 MakeData = Callable[..., Path]
 
 
-def test_a_finished_run_is_left_alone(tmp_path: Path, make_world: MakeData, capsys) -> None:
-    asked = options.parse(["--run", str(tmp_path / "run"), "--data", str(make_world())])
+def test_a_finished_run_is_left_alone(tmp_path: Path, make_data: MakeData, capsys) -> None:
+    asked = options.parse(["--run", str(tmp_path / "run"), "--data", str(make_data())])
     prepare(asked, world_size=2, on_gpu=False).lock.release()
     files.write_json(tmp_path / "run" / run_directory.RESULTS, {})
     before = sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "run").glob("[!.]*"))
@@ -48,11 +48,11 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, make_world: MakeData, caps
     ],
 )
 def test_mistakes_end_with_one_line(
-    arguments: list[str], line: str, tmp_path: Path, make_world, capsys
+    arguments: list[str], line: str, tmp_path: Path, make_data, capsys
 ) -> None:
     (tmp_path / "file").write_text("")
     arguments = [argument.replace("TMP", str(tmp_path)) for argument in arguments]
-    defaults = {"--data": str(make_world()), "--run": str(tmp_path / "run")}
+    defaults = {"--data": str(make_data()), "--run": str(tmp_path / "run")}
     given = [
         *arguments,
         *(argument for pair in defaults.items() if pair[0] not in arguments for argument in pair),
