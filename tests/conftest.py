@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# Small tensors: a second thread gains nothing and, where other processes keep the cores busy, waits for ever.
+# Small tensors: a second thread gains nothing and, where other processes keep the cores busy, waits forever.
 # Set before torch is loaded, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,4 +1,4 @@
-"""The version stands in pyproject.toml; the one copy, in CITATION.cff, agrees with it."""
+"""The version is kept in pyproject.toml; the one copy, in CITATION.cff, agrees with it."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Hosts:
             server.wait()
 
     def cut(self, name: str) -> None:
-        """Pull the host's cable out: packets are lost, and nobody is told."""
+        """Pull the host's cable out: packets are lost, without any error."""
         self.ip(self._switch, f"link set {name} nomaster")
 
     def mend(self, name: str) -> None:
