@@ -38,8 +38,8 @@ class HistoryStream:
             raise ValueError(f"batch_size, max_length: found {batch_size}, {max_length}, expected at least 1")
         self._chosen = np.ones(index.users, bool) if chosen is None else chosen
         if self._chosen.shape != (index.users,) or self._chosen.dtype != bool:
-            found = f"{self._chosen.dtype} {list(self._chosen.shape)}"
-            raise ValueError(f"chosen: found {found}, expected bool [{index.users}]")
+            shape = f"{self._chosen.dtype} {list(self._chosen.shape)}"
+            raise ValueError(f"chosen: found {shape}, expected bool [{index.users}]")
         self.index, self.table = index, table
         self.batch_size, self.max_length = batch_size, max_length
         self.users = int(self._chosen.sum())
