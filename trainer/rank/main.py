@@ -158,9 +158,9 @@ def build_loop(
     world, run_dir, model = inputs.world, Path(str(config.run.dir)), checkpoints.engine
     total = stream.steps_per_epoch * config.train.max_epochs
     own_schedule = not settings.get("optimizer") and not settings.get("scheduler")
-    user_ids: list[Any] = []
+    user_ids: list[object] = []
 
-    def name_user(sample_id: int) -> Any:
+    def name_user(sample_id: int) -> object:
         if not user_ids:
             user_ids.extend(inputs.index.user_ids())
         return user_ids[sample_id]

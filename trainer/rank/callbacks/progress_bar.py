@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 from trainer.rank.callbacks.base import Callback, Record
 from trainer.rank.loop import Loop
 from trainer.rank.step import StepReport
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -19,7 +22,7 @@ class ProgressBar(Callback):
     def __init__(self, steps_per_epoch: int, max_epochs: int) -> None:
         self.steps_per_epoch, self.max_epochs = steps_per_epoch, max_epochs
         self.total = steps_per_epoch * max_epochs
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
         self._printed = 0.0
         self._session = (0, 0.0)
 
