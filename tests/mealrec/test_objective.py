@@ -67,6 +67,6 @@ def test_negatives_follow_the_training_counts():
     torch.testing.assert_close(
         sampler.log_probability(torch.tensor([1, 4])).exp(), expected[[0, 3]], atol=1e-6, rtol=0
     )
-    assert np.exp(sampler.log_probability(torch.arange(1, 6)).double()).sum() == pytest.approx(1)
+    assert float(sampler.log_probability(torch.arange(1, 6)).double().exp().sum()) == pytest.approx(1)
     assert torch.equal(drawn, sampler.draw(torch.tensor(1), torch.tensor(0)))
     assert not torch.equal(drawn, sampler.draw(torch.tensor(1), torch.tensor(1)))
