@@ -14,6 +14,7 @@ import pytest
 # Small tensors: a second thread gains nothing and, where other processes keep the cores busy, waits forever.
 # Set before torch is loaded, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trainer import options, run_directory
+from trainer import cpu, options, run_directory
 from trainer.command_line import decode
 from trainer.errors import DONE, MISTAKE, EchoedError, UserError, is_mistake, line_of, report
 
@@ -27,6 +27,7 @@ OPERATOR, RANK = "trainer.launch.operator", "trainer.rank.main"
 
 def run(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 0 done, 2 the user's mistake, in one line on stderr."""
+    cpu.settle()
     arguments = decode(argv)
     is_rank = "LOCAL_RANK" in os.environ
     command = arguments[0] if arguments and arguments[0] in ("train", *COMMANDS) else None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from trainer.cpu import PASSIVE
 from trainer.errors import UserError
 from trainer.launch import machine
 from trainer.source import ROOT
@@ -41,7 +42,8 @@ def connect(address: str | None, *, on_gpu: bool) -> None:
 
 def worker_variables(on_gpu: bool) -> dict[str, str]:
     """Return the environment variables of every worker."""
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    variables = {**PASSIVE, "PYTHONPATH": path}
     if not on_gpu:
         variables |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     return variables

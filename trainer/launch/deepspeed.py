@@ -15,7 +15,7 @@ from types import FrameType
 
 import psutil
 
-from trainer import processes, run_directory
+from trainer import cpu, processes, run_directory
 from trainer.errors import UserError
 from trainer.launch import machine
 from trainer.source import ROOT
@@ -90,7 +90,7 @@ def _devices(ranks: int, on_gpu: bool) -> list[str]:
 
 def environment(on_gpu: bool, run_dir: Path) -> dict[str, str]:
     """Return the environment of the launcher, and so of its ranks."""
-    env = dict(os.environ)
+    env = {**cpu.PASSIVE, **os.environ}
     env[run_directory.RUN_VARIABLE] = str(run_dir.resolve())
     env[processes.OPERATOR_VARIABLE] = processes.identity(os.getpid())
     # Ranks find the source beside launch.sh, and tools such as ninja beside the interpreter.

@@ -12,7 +12,7 @@ from typing import Any
 
 from mealrec import ops
 from shards import TrainStream
-from trainer import distributed, ds_config, files, options, prepare, run_directory
+from trainer import cpu, distributed, ds_config, files, options, prepare, run_directory
 from trainer.batching import Batching
 from trainer.config import RunConfig
 from trainer.errors import DONE, FAILED, UserError
@@ -67,6 +67,7 @@ def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
         UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
         NonFiniteError: a loss that is not finite.
     """
+    cpu.settle()
     asked = options.parse(arguments)
     world = distributed.init()
     config, lock = prepare.join(

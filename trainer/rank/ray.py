@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer import options, run_directory
 from trainer.command_line import decode
+from trainer.cpu import PASSIVE
 from trainer.errors import DONE, FAILED, line_of
 
 
@@ -48,7 +49,8 @@ def main(argv: list[str]) -> int:
     split = argv.index("--")
     asked, arguments = parser.parse_args(argv[:split]), decode(argv[split + 1 :])
     run = Path(str(options.parse(arguments).run.dir))
-    variables = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"} if asked.gpu else {"DS_ACCELERATOR": "cpu"}
+    variables = dict(PASSIVE)
+    variables |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"} if asked.gpu else {"DS_ACCELERATOR": "cpu"}
     ray.init(runtime_env={"env_vars": variables})
     try:
         TorchTrainer(

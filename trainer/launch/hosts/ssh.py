@@ -14,8 +14,8 @@ from trainer.command_line import encode
 from trainer.launch import deepspeed
 from trainer.launch.hosts.check import SSH_OPTIONS
 
-_FORWARDED = (run_directory.RUN_VARIABLE, "DS_ACCELERATOR", "OMP_NUM_THREADS", "PATH", "TORCH_EXTENSIONS_DIR")
-_FORWARDED_PREFIXES = ("MEALREC_", "NCCL_", "GLOO_", "FI_")
+_FORWARDED = (run_directory.RUN_VARIABLE, "DS_ACCELERATOR", "PATH", "TORCH_EXTENSIONS_DIR")
+_FORWARDED_PREFIXES = ("MEALREC_", "NCCL_", "GLOO_", "FI_", "OMP_", "MALLOC_")
 
 
 def run(
