@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 
-# OpenMP's threads spin while they wait, which takes the cores from whoever else computes: other ranks, other jobs.
+# OpenMP's threads spin while they wait, and keep the cores from all others: other ranks, other jobs.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Environment of a process that we start; libgomp reads it when it is loaded, so with PyTorch."""
 
-# glibc returns large blocks to the system when they are freed, and the kernel zeroes the pages of the next ones:
-# half of an evaluation. Parameters of mallopt(3): their numbers in malloc.h, and values.
+# glibc returns large blocks to the system when they are freed, and the kernel zeroes the pages of the next
+# ones: half of an evaluation. Parameters of mallopt(3): their numbers in malloc.h, and values.
 _MALLOC = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: do not give back the top of the heap
     -2: 64 << 20,  # M_TOP_PAD: grow in large steps
