@@ -20,21 +20,28 @@ def _chunks(
     keep_B: torch.Tensor | None,
     chunk: int,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Scores [B, chunk] from video index `start` on.
+    """Scores [B, chunk] from video index `start` on, valid until the next are asked for.
 
     They are -inf for each user's `seen = (video, user row)`, except for the video to keep.
     """
-    size = chunk or max(1, CHUNK_ELEMENTS // max(len(u_BD), 1))
+    rows, videos = len(u_BD), len(E_ID)
+    size = min(chunk or max(1, CHUNK_ELEMENTS // max(rows, 1)), videos)
     u_BD = u_BD.float()
-    if seen is not None and keep_B is not None:
-        other = seen[0] != keep_B[seen[1]]
-        seen = seen[0][other], seen[1][other]
-    for start in range(0, len(E_ID), size):
-        score = u_BD @ E_ID[start : start + size].float().T
+    buffer = u_BD.new_empty(rows * size)
+    for start in range(0, videos, size):
+        E_KD = E_ID[start : start + size].float()
+        width = len(E_KD)
+        score_BK = torch.mm(u_BD, E_KD.T, out=buffer[: rows * width].view(rows, width))
         if seen is not None:
-            inside = (seen[0] > start) & (seen[0] <= start + score.shape[1])
-            score[seen[1][inside], seen[0][inside] - 1 - start] = float("-inf")
-        yield start, score
+            video_S, row_S = seen
+            column_S = video_S - 1 - start
+            hidden_S = (column_S >= 0) & (column_S < width)
+            if keep_B is not None:
+                hidden_S &= video_S != keep_B[row_S]
+            # All are added, most of them as 0: to take out those that count, a GPU's host would wait.
+            element_S = row_S * width + column_S.clamp(0, width - 1)
+            score_BK.view(-1).index_add_(0, element_S, torch.where(hidden_S, float("-inf"), 0.0))
+        yield start, score_BK
 
 
 def target_rank(

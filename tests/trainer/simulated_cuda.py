@@ -1,8 +1,9 @@
 """A simulated GPU: tensors that say `cuda:0` and hold CPU data, and a record of what makes the host wait.
 
-Within `simulation` every operator is looked at. One that mixes devices is an error, as on a GPU. One that needs a
-value of the device on the host, or copies to it from memory that is not page-locked, is recorded with its place
-in the project. What the simulation does not see: PyTorch's own CUDA code, and DeepSpeed.
+Within `simulation` every operator is looked at. One that mixes devices is an error, as on a GPU. One that
+needs a value of the device on the host, or copies to it from memory that is not page-locked, is recorded with
+its place in the project. What PyTorch's own CUDA code does is not seen, and DeepSpeed's engine does not
+run here.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class OnDevice(torch.Tensor):
 
 
 class Simulation(TorchDispatchMode):
-    """Runs the operators of the simulated GPU; `waits` has each operator that made the host wait, and where."""
+    """Runs the operators of the simulated GPU; `waits` has what made the host wait, and where."""
 
     def __init__(self) -> None:
         super().__init__()

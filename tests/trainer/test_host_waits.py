@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,7 +39,7 @@ CASES = {
 
 
 class PlainEngine:
-    """What `TrainStep` uses of DeepSpeed's engine, with nothing behind it: DeepSpeed's own waits are not ours.
+    """What `TrainStep` uses of DeepSpeed's engine, without an optimiser: its own waits are not ours.
 
     wrapped: as with ZeRO and bf16, the optimiser's wrapper keeps the gradient's norm, on the device.
     """
@@ -96,7 +97,7 @@ def counted(simulated: Simulation, batches: Iterable[T], waits: list[list[str]])
 
 def most(waits: list[list[str]]) -> list[str]:
     """The most waits for one batch; the first is left out, as it also makes what the others use again."""
-    assert len(waits) > 2
+    assert len(waits) > 1
     return max(waits[1:], key=len)
 
 
@@ -108,16 +109,17 @@ def test_training(data: Path, cache: Path, case: str, feature_memory: str) -> No
         inputs, model = opened(data, cache, CASES[case], feature_memory)
         engine = PlainEngine(model, wrapped=feature_memory == "device")
         take_step = TrainStep(engine, inputs.world, on_device=inputs.on_device, learning_rate=None)
-        steps = counted(simulated, inputs.train_stream(resolve(128, 64, 1)).epoch(0), waits)
+        stream = inputs.train_stream(resolve(128, 64, 1))
+        steps = counted(simulated, islice(stream.epoch(0), 2), waits)
         losses = [take_step(batches, 0, number).loss for number, batches in enumerate(steps)]
-    assert len(losses) == 4 and losses[0] > 1
+    assert len(losses) == 2 and losses[0] > 1
     assert len(most(waits)) == 1, most(waits)  # the loss and its parts
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_evaluation(data: Path, cache: Path, case: str) -> None:
     waits: list[list[str]] = []
-    settings = EvalConfig(batch_size=128, chunk=50)
+    settings = EvalConfig(batch_size=200, chunk=50)
     with simulated_cuda.simulation() as simulated:
         inputs, model = opened(data, cache, CASES[case], feature_memory="device")
         stream = inputs.eval_stream("test", settings)
@@ -134,12 +136,12 @@ def test_evaluation(data: Path, cache: Path, case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_recommendation(data: Path, cache: Path, case: str) -> None:
     waits: list[list[str]] = []
-    settings = EvalConfig(batch_size=128)
+    settings = EvalConfig(batch_size=200)
     with simulated_cuda.simulation() as simulated, torch.no_grad():
         inputs, model = opened(data, cache, CASES[case])
         for batch in counted(simulated, inputs.eval_stream("test", settings), waits):
             _, videos = model.eval()(inputs.on_device(batch), task="top", k=10, chunk=50)
-            assert len(videos.tolist()) == 128
+            assert len(videos.tolist()) == 200
     assert len(most(waits)) == 1, most(waits)  # the videos
 
 
