@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mealrec import ranking
 from mealrec.metrics import NAMES, finish, metric_sums
 from mealrec.ranking import target_rank
 
@@ -45,6 +46,23 @@ def test_ranks_and_metrics_against_brute_force(chunk, mask):
     assert result["users"] == users - 1
     for name in NAMES:
         assert result[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=1e-12), name
+
+
+def test_users_in_parts_rank_as_all_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    u = torch.randint(-2, 3, (70, 3), generator=generator).float()
+    E = torch.randint(-2, 3, (40, 3), generator=generator).float()
+    target = torch.randint(1, 41, (70,), generator=generator)
+    seen = (
+        torch.randint(1, 41, (300,), generator=generator),
+        torch.randint(0, 70, (300,), generator=generator),
+    )
+    whole = target_rank(u, E, target, seen)
+    monkeypatch.setattr(
+        ranking, "CHUNK_ELEMENTS", 40 * ranking.LEAST_USERS + 7
+    )  # parts of 32, 32 and 6 users
+    monkeypatch.setattr(ranking, "COUNT_ELEMENTS", {"cpu": 130})
+    assert all(torch.equal(*pair) for pair in zip(whole, target_rank(u, E, target, seen), strict=True))
 
 
 def test_a_constant_model_scores_at_chance():

@@ -101,8 +101,9 @@ def most(waits: list[list[str]]) -> list[str]:
     return max(waits[1:], key=len)
 
 
-@pytest.mark.parametrize("feature_memory", ["host", "device"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "feature_memory"), [*((case, "host") for case in CASES), ("sasrec", "device")]
+)
 def test_training(data: Path, cache: Path, case: str, feature_memory: str) -> None:
     waits: list[list[str]] = []
     with simulated_cuda.simulation() as simulated:
