@@ -1,6 +1,7 @@
 """The batch: what the model reads.
 
-Legend: B rows, L positions, M frames, V raw feature width, I videos, U distinct videos, S seen videos.
+Legend: B rows, L positions, N real positions, W positions with a target, M frames, V raw feature width,
+I videos, U distinct videos, S seen videos.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Batch(_Required, total=False):
     target: [B, L] in training, the next video, 0 where there is none; [B] in ranking.
     features float [U, M, V], frames [U]: raw frames of the distinct videos, and their number.
     feature_row [B, L]: row of each position's video in `features`.
+    real_index [N], target_index [W]: indices of the real positions and of those with a target, row by row in
+        [B, L]. Where they are missing they are found from `item` and `target`, for which a GPU's host waits.
     weight float32 [B]: 1 in real rows, 0 in fillers; it travels along, the model does not read it.
     history [S], history_row [S]: every earlier video of row `history_row`, left out of a ranking.
     seed, global_step: scalars (default 0).
@@ -34,8 +37,24 @@ class Batch(_Required, total=False):
     features: Tensor
     frames: Tensor
     feature_row: Tensor
+    real_index: Tensor
+    target_index: Tensor
     weight: Tensor
     history: Tensor
     history_row: Tensor
     seed: Tensor
     global_step: Tensor
+
+
+def real_index(batch: Batch) -> Tensor:
+    """Indices of the real positions, row by row, int64 [N]."""
+    return batch["real_index"] if "real_index" in batch else _nonzero(batch["item"])
+
+
+def target_index(batch: Batch) -> Tensor:
+    """Indices of the positions with a target, row by row, int64 [W]."""
+    return batch["target_index"] if "target_index" in batch else _nonzero(batch["target"])
+
+
+def _nonzero(values_BL: Tensor) -> Tensor:
+    return values_BL.flatten().nonzero()[:, 0]

@@ -62,9 +62,10 @@ class Diffusion:
         self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`x_t` [R, D] at the last step, with the least signal, and the steps int64 [R]."""
-        t_R = torch.full((len(x0_RD),), self.schedule.steps - 1, device=x0_RD.device)
+        last = self.schedule.steps - 1
         counters = noise.at_step(0).counters(frames)
-        return ops.q_sample(x0_RD, t_R, self.schedule, counters, self.streams.infer_start), t_R
+        x_RD = ops.q_sample(x0_RD, last, self.schedule, counters, self.streams.infer_start)
+        return x_RD, torch.full((len(x0_RD),), last, device=x0_RD.device)
 
     def refine(
         self,
@@ -79,10 +80,9 @@ class Diffusion:
 
         The noise has a fixed seed and streams of its own, counted by the chain's step.
         """
-        t_R = torch.full((len(x0_RD),), self.start, device=x0_RD.device)
         x_RD = ops.q_sample(
             x0_RD,
-            t_R,
+            self.start,
             self.schedule,
             noise.at_step(0).counters(frames),
             self.streams.infer_start,
@@ -90,13 +90,12 @@ class Diffusion:
             kernel=noise.kernel,
         )
         for index, (t, t_prev) in enumerate(ops.chain(self.start, steps)):
-            t_R = torch.full_like(t_R, t)
-            x0hat_RD, null_RD = denoise(x_RD, t_R)
+            x0hat_RD, null_RD = denoise(x_RD, torch.full((len(x_RD),), t, device=x_RD.device))
             x_RD = ops.reverse_step(
                 x_RD,
                 x0hat_RD,
-                t_R,
-                torch.full_like(t_R, t_prev),
+                t,
+                t_prev,
                 self.schedule,
                 noise.at_step(index).counters(frames),
                 self.streams.infer_step,

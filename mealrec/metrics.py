@@ -7,34 +7,34 @@ With `g` videos above the target and `e` others equal to it, a metric is its mea
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 CUTOFFS = (5, 10, 20)
 NAMES = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in CUTOFFS) + ("mrr",)
 
 
 def metric_sums(
-    greater_B: torch.Tensor, equal_B: torch.Tensor, weight_B: torch.Tensor, videos: int
+    greater_B: torch.Tensor, equal_B: torch.Tensor, weight_B: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Float64 sums of hr@K, ndcg@K, mrr and users.
 
     greater, equal: int64 [B], as from `ranking.target_rank`; weight: float [B], 1 for a user and 0 for
     filler.
     """
-    target_rank = torch.arange(1, videos + 1, dtype=torch.float64, device=greater_B.device)
     weight_B, ties_B = weight_B.double(), (equal_B + 1).double()
     last_B = greater_B + equal_B + 1
-
-    def mean_over_ties(gain: torch.Tensor, cutoff: int) -> torch.Tensor:
-        total = torch.cat([gain.new_zeros(1), gain[:cutoff].cumsum(0)])
-        return (total[last_B.clamp_max(cutoff)] - total[greater_B.clamp_max(cutoff)]) / ties_B
-
-    gains = {"hr": torch.ones_like(target_rank), "ndcg": 1 / torch.log2(target_rank + 1)}
-    sums = {
-        f"{name}@{k}": (mean_over_ties(gain, min(k, videos)) * weight_B).sum()
-        for name, gain in gains.items()
-        for k in CUTOFFS
-    }
-    sums["mrr"] = (mean_over_ties(1 / target_rank, videos) * weight_B).sum()
+    rank = torch.arange(1, max(CUTOFFS) + 1, dtype=torch.float64, device=greater_B.device)
+    gains = {"hr": torch.ones_like(rank), "ndcg": 1 / torch.log2(rank + 1)}
+    totals = {name: F.pad(gain.cumsum(0), (1, 0)) for name, gain in gains.items()}  # of the ranks up to each
+    sums = {}
+    for name, total in totals.items():
+        for k in CUTOFFS:
+            gain_B = total[last_B.clamp_max(k)] - total[greater_B.clamp_max(k)]
+            sums[f"{name}@{k}"] = (gain_B / ties_B * weight_B).sum()
+    # A sum of 1 / rank is a difference of harmonic numbers, and those are digamma's; one rank alone is exact.
+    harmonic_B = torch.digamma(last_B.double() + 1) - torch.digamma(greater_B.double() + 1)
+    reciprocal_B = torch.where(equal_B == 0, 1 / last_B.double(), harmonic_B / ties_B)
+    sums["mrr"] = (reciprocal_B * weight_B).sum()
     sums["users"] = weight_B.sum()
     return sums
 

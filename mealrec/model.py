@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mealrec import backbones, ranking
-from mealrec.batch import Batch
+from mealrec.batch import Batch, real_index, target_index
 from mealrec.config import MealRecConfig
 from mealrec.noise import Dropout, Noise
 from mealrec.npd import NPD
@@ -131,7 +131,7 @@ class MealRec(nn.Module):
         `objective`.
         """
         noise = Noise.of_batch(batch, self.config.frames, self.config.kernel)
-        index_W = batch["target"].flatten().nonzero()[:, 0]
+        index_W = target_index(batch)
         target_W = batch["target"].flatten()[index_W]
         negative_K = self.negatives.draw(noise.seed, noise.step) if self._sampled else target_W[:0]
         row_BLD, target_WD, negative_KD = self.rows(batch["item"], target_W, negative_K)
@@ -217,8 +217,7 @@ class MealRec(nn.Module):
         h_ND = encoded.h_BLD.flatten(0, 1)[index_N]
         guards = {"preference_variance": h_ND.float().var(0).mean()}
         if encoded.histories is not None:
-            content_RD = encoded.histories.F_UMD[encoded.histories.mask_UM]
-            guards["content_variance"] = content_RD.float().var(0).mean()
+            guards["content_variance"] = variance(encoded.histories.F_UMD, encoded.histories.mask_UM).mean()
             if self.config.has_tcd:
                 guards |= self.tcd.guards(encoded.histories, noise)
         if self.config.npd.enabled:
@@ -240,7 +239,7 @@ class MealRec(nn.Module):
         """Histories, and their rows of the ID table, through video, TCD and backbone."""
         config, item_BL = self.config, batch["item"]
         real_BL = item_BL > 0
-        index_N = real_BL.flatten().nonzero()[:, 0]
+        index_N = real_index(batch)
         e_BLD = row_BLD * real_BL[..., None] * config.dim**0.5  # zero for padding
         z_BLD = e_BLD + self.position[: item_BL.shape[1]]
         query_BLD, histories, loss_tcd = e_BLD, None, None
@@ -291,6 +290,17 @@ class MealRec(nn.Module):
         counters = Counters(noise.seed, torch.zeros_like(noise.step), video_U.repeat_interleave(M), row_R)
         eps_UMV = normal(counters, V, RandomStream.FEATURE_NOISE).view(U, M, V)
         return features_UMV + sigma * self.feature_std * eps_UMV
+
+
+def variance(x_UMD: torch.Tensor, mask_UM: torch.Tensor) -> torch.Tensor:
+    """Unbiased variance over the rows of a mask, float32 [D].
+
+    Without taking those rows out, for which a GPU's host would wait.
+    """
+    x_RD, mask_R1 = x_UMD.flatten(0, 1).float(), mask_UM.flatten()[:, None]
+    count = mask_R1.sum()
+    mean_D = (x_RD * mask_R1).sum(0) / count
+    return ((x_RD - mean_D) * mask_R1).square().sum(0) / (count - 1)
 
 
 def _seen(batch: Batch, mask_history: bool) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -5,12 +5,16 @@ Legend: B users, D model width, I videos. Video ids are 1..I; row i-1 of E belon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
-# Scores held at once, in elements: 64 MiB in float32.
+# Scores held at once, in elements: 64 MiB in float32, in which whole numbers up to here are exact.
 CHUNK_ELEMENTS = 1 << 24
+# Fewer users than this are an inefficient product, so they do not get the scores of all videos at once.
+LEAST_USERS = 32
+# Comparisons counted at once, in elements: what stays in a CPU core's cache.
+COUNT_ELEMENTS = {"cpu": 1 << 18}
 
 
 def _chunks(
@@ -19,22 +23,32 @@ def _chunks(
     seen: tuple[torch.Tensor, torch.Tensor] | None,
     keep_B: torch.Tensor | None,
     chunk: int,
+    first_row: int = 0,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Scores [B, chunk] from video index `start` on.
+    """Scores [B, chunk] from video index `start` on, valid until the next are asked for.
 
-    They are -inf for each user's `seen = (video, user row)`, except for the video to keep.
+    They are -inf for each user's `seen = (video, user row)`, except for the video to keep; the users' rows
+    start at `first_row`.
     """
-    size = chunk or max(1, CHUNK_ELEMENTS // max(len(u_BD), 1))
+    rows, videos = len(u_BD), len(E_ID)
+    size = min(chunk or max(1, CHUNK_ELEMENTS // max(rows, 1)), CHUNK_ELEMENTS, videos)
     u_BD = u_BD.float()
-    if seen is not None and keep_B is not None:
-        other = seen[0] != keep_B[seen[1]]
-        seen = seen[0][other], seen[1][other]
-    for start in range(0, len(E_ID), size):
-        score = u_BD @ E_ID[start : start + size].float().T
+    buffer = u_BD.new_empty(rows * size)
+    for start in range(0, videos, size):
+        E_KD = E_ID[start : start + size].float()
+        width = len(E_KD)
+        score_BK = torch.mm(u_BD, E_KD.T, out=buffer[: rows * width].view(rows, width))
         if seen is not None:
-            inside = (seen[0] > start) & (seen[0] <= start + score.shape[1])
-            score[seen[1][inside], seen[0][inside] - 1 - start] = float("-inf")
-        yield start, score
+            video_S, row_S = seen
+            column_S, row_S = video_S - 1 - start, row_S - first_row
+            inside_S = (column_S >= 0) & (column_S < width) & (row_S >= 0) & (row_S < rows)
+            column_S, row_S = column_S.clamp(0, width - 1), row_S.clamp(0, rows - 1)
+            if keep_B is not None:
+                inside_S &= video_S != keep_B[row_S]
+            # All are added, those outside as 0: to select the others, a GPU's host would wait.
+            penalty_S = torch.where(inside_S, float("-inf"), 0.0)
+            score_BK.view(-1).index_add_(0, row_S * width + column_S, penalty_S)
+        yield start, score_BK
 
 
 def target_rank(
@@ -49,21 +63,58 @@ def target_rank(
     target: int64 [B] in 1..I (0 in filler rows, whose result means nothing); seen: (video [S], user row [S]),
     left out of the ranking, the target itself never; chunk: videos scored at once, 0 = by memory.
     """
+    # Parts of the users, as chunks of the videos are scored twice: the first time for the target's score.
+    # But a table in another dtype is converted chunk by chunk, to bound memory.
+    users = CHUNK_ELEMENTS // len(E_ID)
+    if chunk or users < LEAST_USERS or E_ID.dtype != torch.float32:
+        return _target_rank(u_BD, E_ID, target_B, seen, chunk)
+    parts = []
+    for start in range(0, len(u_BD), users):
+        part = slice(start, start + users)
+        parts.append(_target_rank(u_BD[part], E_ID, target_B[part], seen, 0, start))
+    greater, equal = zip(*parts, strict=True)
+    return torch.cat(greater), torch.cat(equal)
+
+
+def _target_rank(
+    u_BD: torch.Tensor,
+    E_ID: torch.Tensor,
+    target_B: torch.Tensor,
+    seen: tuple[torch.Tensor, torch.Tensor] | None,
+    chunk: int,
+    first_row: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`target_rank` of the users from `first_row` on."""
     column_B = target_B.clamp_min(1) - 1
     score_B = u_BD.new_full((len(u_BD),), float("nan"), dtype=torch.float32)
     parts = []
     # The target's score comes from the same product as the others', so that equal embeddings give equal
     # scores.
-    for start, score in _chunks(u_BD, E_ID, seen, target_B, chunk):
+    for start, score in _chunks(u_BD, E_ID, seen, target_B, chunk, first_row):
         inside = (column_B >= start) & (column_B < start + score.shape[1])
         own = score.gather(1, (column_B - start).clamp(0, score.shape[1] - 1)[:, None])[:, 0]
         score_B = torch.where(inside, own, score_B)
         parts = [(start, score)] if score.shape[1] == len(E_ID) else []
     greater_B, equal_B = torch.zeros_like(target_B), -torch.ones_like(target_B)
-    for _, score in parts or _chunks(u_BD, E_ID, seen, target_B, chunk):
-        greater_B += (score > score_B[:, None]).sum(1)
-        equal_B += (score == score_B[:, None]).sum(1)
+    for _, score in parts or _chunks(u_BD, E_ID, seen, target_B, chunk, first_row):
+        greater_B += _count(torch.gt, score, score_B)
+        equal_B += _count(torch.eq, score, score_B)
     return greater_B, equal_B
+
+
+def _count(
+    compare: Callable[..., torch.Tensor], score_BK: torch.Tensor, score_B: torch.Tensor
+) -> torch.Tensor:
+    """In how many columns a comparison with the row's own score holds, int64 [B].
+
+    A sum of floats is several times as fast as one of booleans.
+    """
+    rows = max(1, COUNT_ELEMENTS.get(score_BK.device.type, CHUNK_ELEMENTS) // score_BK.shape[1])
+    holds = torch.empty_like(score_BK[:rows])
+    counts = []
+    for score, own in zip(score_BK.split(rows), score_B.split(rows), strict=True):
+        counts.append(compare(score, own[:, None], out=holds[: len(score)]).sum(1))
+    return torch.cat(counts).long()
 
 
 def top(

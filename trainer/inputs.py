@@ -75,7 +75,8 @@ class Inputs:
             stride=self.data.window_stride,
             seed=self.seed,
             shuffle_window=self.data.shuffle_window,
-            table=self._host_table,
+            table=self.table,
+            pin_memory=self.world.on_gpu,
             workers=self.data.workers,
         )
 
@@ -88,7 +89,8 @@ class Inputs:
             rank=self.world.rank,
             world_size=self.world.size,
             max_length=self.data.max_length,
-            table=self._host_table,
+            table=self.table,
+            pin_memory=self.world.on_gpu,
         )
 
     def history_stream(self, users: np.ndarray, settings: EvalConfig) -> HistoryStream:
@@ -98,7 +100,8 @@ class Inputs:
             chosen=users,
             batch_size=settings.batch_size,
             max_length=self.data.max_length,
-            table=self._host_table,
+            table=self.table,
+            pin_memory=self.world.on_gpu,
         )
 
     def on_device(self, batch: shards.Batch, step: int = 0) -> mealrec.Batch:
@@ -109,21 +112,12 @@ class Inputs:
         device = self.world.device
         fields = cast(dict[str, torch.Tensor], batch)
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in fields.items()}
-        if self._device_table is not None:
-            moved = cast(dict[str, torch.Tensor], self._device_table.join(cast(shards.Batch, moved)))
-        moved["seed"] = torch.tensor(self.seed, dtype=torch.int64, device=device)
-        moved["global_step"] = torch.tensor(step, dtype=torch.int64, device=device)
+        if self.table is not None and "video" in moved:
+            moved = cast(dict[str, torch.Tensor], self.table.gather(cast(shards.Batch, moved)))
+        # Filled on the device: a copy of a number would make the host wait.
+        moved["seed"] = torch.full((), self.seed, dtype=torch.int64, device=device)
+        moved["global_step"] = torch.full((), step, dtype=torch.int64, device=device)
         return cast(mealrec.Batch, moved)
-
-    @property
-    def _device_table(self) -> FeatureTable | None:
-        """The features where they are in device memory: joined there, in `on_device`."""
-        return self.table if self.table is not None and self.table.device.type != "cpu" else None
-
-    @property
-    def _host_table(self) -> FeatureTable | None:
-        """The features where they are in host memory: joined by the streams."""
-        return None if self._device_table is not None else self.table
 
     def _feature_std(self) -> torch.Tensor | None:
         """Standard deviation over all frames of training videos, float32 [V]; None where it is not needed."""

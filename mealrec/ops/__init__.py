@@ -45,7 +45,7 @@ __all__ = [
 
 def q_sample(
     x0_RD: torch.Tensor,
-    t_R: torch.Tensor,
+    t: torch.Tensor | int,
     schedule: Schedule,
     counters: Counters,
     stream: int,
@@ -55,8 +55,8 @@ def q_sample(
 ) -> torch.Tensor:
     """Corrupt rows to their step: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps` [DDPM].
 
-    x0_RD: [R, D]; t_R: int64 [R] in `0..T-1`; mask_R: bool [R], rows that are off become zero; returns [R, D]
-    in the dtype of `x0`. Differentiable in `x0`.
+    x0_RD: [R, D]; t: in `0..T-1`, int64 [R] or one for all rows; mask_R: bool [R], rows that are off become
+    zero; returns [R, D] in the dtype of `x0`. Differentiable in `x0`.
 
     Raises:
         ValueError: rows that do not match, steps outside the table.
@@ -64,7 +64,7 @@ def q_sample(
     check_rows("q_sample", x0_RD)
     check_row_counters("q_sample", counters, x0_RD)
     check_mask("q_sample", mask_R, x0_RD)
-    check_steps("q_sample", "t", t_R, 0, schedule.steps, x0_RD)
+    t_R = check_steps("q_sample", "t", t, 0, schedule.steps, x0_RD)
     return choose(kernel, x0_RD).q_sample(x0_RD, t_R, schedule, counters, stream, mask_R)
 
 
@@ -95,8 +95,8 @@ def corrupt(
 def reverse_step(
     x_RD: torch.Tensor,
     x0hat_RD: torch.Tensor,
-    t_R: torch.Tensor,
-    t_prev_R: torch.Tensor,
+    t: torch.Tensor | int,
+    t_prev: torch.Tensor | int,
     schedule: Schedule,
     counters: Counters,
     stream: int,
@@ -108,9 +108,9 @@ def reverse_step(
 ) -> torch.Tensor:
     """Go one step back in the chain, from `x_t` and the prediction of `x_0`.
 
-    `sampler.reverse_coefficients` has the formulas. x, x0hat, null: [R, D]; t, t_prev: int64 [R],
-    `t_prev < t`, -1 ends the chain; mask: bool [R], rows that are off become zero; returns [R, D] in the
-    dtype of `x`. Differentiable in x, x0hat and null.
+    `sampler.reverse_coefficients` has the formulas. x, x0hat, null: [R, D]; t, t_prev: int64 [R]
+    or one for all rows, `t_prev < t`, -1 ends the chain; mask: bool [R], rows that are off become zero;
+    returns [R, D] in the dtype of `x`. Differentiable in x, x0hat and null.
 
     Raises:
         ValueError: shapes that do not match, steps outside the table.
@@ -118,8 +118,8 @@ def reverse_step(
     check_rows("reverse_step", x_RD, x0hat_RD, null_RD)
     check_row_counters("reverse_step", counters, x_RD)
     check_mask("reverse_step", mask_R, x_RD)
-    check_steps("reverse_step", "t", t_R, 0, schedule.steps, x_RD)
-    check_steps("reverse_step", "t_prev", t_prev_R, -1, schedule.steps, x_RD)
+    t_R = check_steps("reverse_step", "t", t, 0, schedule.steps, x_RD)
+    t_prev_R = check_steps("reverse_step", "t_prev", t_prev, -1, schedule.steps, x_RD)
     return choose(kernel, x_RD).reverse_step(
         x_RD, x0hat_RD, t_R, t_prev_R, schedule, counters, stream, sampler, null_RD, mask_R
     )

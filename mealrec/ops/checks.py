@@ -34,17 +34,27 @@ def check_mask(name: str, mask_R: torch.Tensor | None, x: torch.Tensor) -> None:
         _check_field(name, "mask", mask_R, torch.bool, x)
 
 
-def check_steps(name: str, step: str, t_R: torch.Tensor, low: int, steps: int, x: torch.Tensor) -> None:
-    """Check that the steps called `step` are int64 [R] in `low .. steps - 1`.
+def check_steps(
+    name: str, step: str, t: torch.Tensor | int, low: int, steps: int, x: torch.Tensor
+) -> torch.Tensor:
+    """The rows' steps, int64 [R], checked to be in `low .. steps - 1`; an int is the step of all rows.
 
     Reading a GPU's tensor waits for the device, which a captured graph cannot do and a traced one need not.
     """
-    _check_field(name, "step", t_R, torch.int64, x)
-    if torch.compiler.is_compiling() or t_R.numel() == 0:
-        return
-    if t_R.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    lowest, highest = (int(v) for v in torch.aminmax(t_R))
+    if isinstance(t, int):
+        _check_range(step, t, t, low, steps)
+        return torch.full(x.shape[:1], t, dtype=torch.int64, device=x.device)
+    _check_field(name, "step", t, torch.int64, x)
+    if torch.compiler.is_compiling() or t.numel() == 0:
+        return t
+    if t.is_cuda and torch.cuda.is_current_stream_capturing():
+        return t
+    lowest, highest = torch.aminmax(t)
+    _check_range(step, int(lowest), int(highest), low, steps)
+    return t
+
+
+def _check_range(step: str, lowest: int, highest: int, low: int, steps: int) -> None:
     if lowest < low or highest >= steps:
         raise ValueError(
             f"{step} of a step is outside the schedule: {lowest} .. {highest}, expected {low} .. {steps - 1}"

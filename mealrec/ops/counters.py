@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import torch
 
@@ -48,6 +49,16 @@ class Counters:
     sample_id: torch.Tensor
     row: torch.Tensor
 
+    @cached_property
+    def fault(self) -> str | None:
+        """Which field is not in `[0, 2^32)`, if any; looked for once, as counters serve many draws."""
+        for name in ("seed", "step", "sample_id", "row"):
+            value = getattr(self, name)
+            lowest, highest = (int(v) for v in torch.aminmax(value)) if value.numel() else (0, 0)
+            if lowest < 0 or highest >= LIMIT:
+                return f"{name} of a random number is outside [0, 2^32): {lowest} .. {highest}"
+        return None
+
 
 def check_counters(counters: Counters, columns: int) -> None:
     """Check that every field is in `[0, 2^32)`.
@@ -57,13 +68,9 @@ def check_counters(counters: Counters, columns: int) -> None:
     Raises:
         ValueError: a field is outside.
     """
-    if counters.row.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    for name in ("seed", "step", "sample_id", "row"):
-        value = getattr(counters, name)
-        if value.numel() and (int(value.min()) < 0 or int(value.max()) >= LIMIT):
-            raise ValueError(
-                f"{name} of a random number is outside [0, 2^32): {int(value.min())} .. {int(value.max())}"
-            )
     if columns >= 4 * LIMIT:
         raise ValueError(f"{columns} columns of random numbers, expected fewer than 2^34")
+    if counters.row.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if counters.fault is not None:
+        raise ValueError(counters.fault)

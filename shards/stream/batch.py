@@ -1,7 +1,7 @@
 """Batches: what a rank gets, a plain dict of tensors.
 
 Legend: B rows (one sample each), L positions of the batch's longest row, M frames, V raw feature width,
-U distinct videos of the batch. int64 unless stated otherwise.
+U distinct videos of the batch, N real positions, W positions with a target. int64 unless stated otherwise.
 
   sample_id    [B]        the user's row in the index; 0 in fillers
   offset       [B]        index of column 0 in the user's sequence: position = offset + column
@@ -10,21 +10,24 @@ U distinct videos of the batch. int64 unless stated otherwise.
   target       [B, L]     training: the video to predict at each position, 0 where none counts
                [B]        evaluation: the one video to predict after the row's last item
                [B]        histories: zeros, there is nothing to predict
+  real_index   [N]        indices of the real positions, row by row in [B, L]
+  target_index [W]        training: indices of the positions with a target, likewise
   history      [sum]      evaluation and histories: all videos before the target, also those beyond L, row
                           after row
   history_row  [sum]      evaluation and histories: the row that each belongs to
 With features (`FeatureTable.join`):
+  feature_row  [B, L]     the row of `features` that belongs to each position, 0 = padding
   features     [U, M, V]  float16 or float32, as stored, of the batch's distinct videos in ascending order;
                           row 0 is the padding, zeros
   frames       [U]        real frames of each, 0 for padding and for videos without features
-  feature_row  [B, L]     the row of `features` that belongs to each position, 0 = padding
+  video        [U]        in place of those two: the videos, where their features are in device memory
 
 A filler has no items at all (L is at least 1), target 0, weight 0.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -41,16 +44,19 @@ class _Always(TypedDict):
     item: torch.Tensor
     weight: torch.Tensor
     target: torch.Tensor
+    real_index: torch.Tensor
 
 
 class Batch(_Always, total=False):
     """A batch, see the legend at the top of this module. The fields listed here may be absent."""
 
+    target_index: torch.Tensor
     history: torch.Tensor
     history_row: torch.Tensor
     features: torch.Tensor
     frames: torch.Tensor
     feature_row: torch.Tensor
+    video: torch.Tensor
 
 
 def pack_training(samples: Samples, rows: np.ndarray) -> Batch:
@@ -59,7 +65,8 @@ def pack_training(samples: Samples, rows: np.ndarray) -> Batch:
     column = np.arange(chosen.inside_BL.shape[1])
     first_column_B = samples.first_target[chosen.pick] - samples.start[chosen.pick] - 1
     counts_BL = chosen.inside_BL & (column >= first_column_B[:, None])
-    return chosen.batch(target=_keep(chosen.block_BL[:, 1:], counts_BL))
+    target = _keep(chosen.block_BL[:, 1:], counts_BL)
+    return {**chosen.batch(target), "target_index": torch.from_numpy(np.flatnonzero(target))}
 
 
 def pack_evaluation(samples: Samples, rows: np.ndarray) -> Batch:
@@ -103,6 +110,7 @@ class _Rows:
             "item": torch.from_numpy(_keep(self.block_BL[:, :-1], self.inside_BL)),
             "weight": torch.from_numpy(self.real.astype(np.float32)),
             "target": torch.from_numpy(target),
+            "real_index": torch.from_numpy(np.flatnonzero(self.inside_BL)),
         }
 
     def batch_with_history(self, target: np.ndarray) -> Batch:
@@ -117,6 +125,12 @@ class _Rows:
             "history": torch.from_numpy(history),
             "history_row": torch.from_numpy(row),
         }
+
+
+def page_locked(batch: Batch) -> Batch:
+    """The batch in page-locked memory, from which a GPU copies it while the host goes on."""
+    fields = cast(dict[str, torch.Tensor], batch)
+    return cast(Batch, {name: tensor.pin_memory() for name, tensor in fields.items()})
 
 
 def _keep(values: np.ndarray, where: np.ndarray) -> np.ndarray:

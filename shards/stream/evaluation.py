@@ -10,7 +10,7 @@ from shards.errors import DataError
 from shards.format.index import Index
 from shards.format.reader import read_sequence_shard
 from shards.format.splits import evaluated
-from shards.stream.batch import Batch, pack_evaluation
+from shards.stream.batch import Batch, pack_evaluation, page_locked
 from shards.stream.feature_table import FeatureTable
 from shards.stream.plan import check_rank, deal, pick
 from shards.stream.prefetch import prefetch
@@ -25,6 +25,7 @@ class EvalStream:
     A user's target is the last item of the split's part, the history all before it, the input its newest
     `max_length`. Users come in the order of the index, sorted by input length within `SPAN_BATCHES` batches
     of all ranks.
+    pin_memory: batches come in page-locked memory.
     batch_size: rows of a rank's batch; all ranks have equally many batches, filled up with rows of weight 0.
     users: number of users evaluated.
     """
@@ -39,6 +40,7 @@ class EvalStream:
         world_size: int,
         max_length: int,
         table: FeatureTable | None = None,
+        pin_memory: bool = False,
     ):
         if split not in ("valid", "test"):
             raise ValueError(f"split: found {split!r}, expected 'valid' or 'test'")
@@ -49,13 +51,15 @@ class EvalStream:
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.max_length = max_length
         self.users = index.counts.valid_users if split == "valid" else index.counts.test_users
+        self.pin_memory = pin_memory
         self._cache = SampleCache(self._read)
 
     def __len__(self) -> int:
         return -(-self.users // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[Batch]:
-        return prefetch(self._batches())
+        batches = self._batches()
+        return prefetch(map(page_locked, batches) if self.pin_memory else batches)
 
     def _batches(self) -> Iterator[Batch]:
         for samples in self._spans():

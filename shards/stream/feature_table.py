@@ -77,7 +77,7 @@ class FeatureTable:
         return _load(folder, shape, features)
 
     def to(self, device: torch.device | str) -> FeatureTable:
-        """This table with its features held in the memory of `device`, where `join` then works."""
+        """This table with its features held in the memory of `device`, where `gather` then works."""
         table = FeatureTable(self.folder)
         table._features = table._features.to(device)
         table._frames = table._frames.to(device)
@@ -85,7 +85,7 @@ class FeatureTable:
 
     @property
     def device(self) -> torch.device:
-        """Where `join` puts the features."""
+        """Where the features are held and gathered."""
         return self._features.device
 
     @property
@@ -94,20 +94,23 @@ class FeatureTable:
         return self.features.nbytes
 
     def join(self, batch: Batch) -> Batch:
-        """`batch` with `features` [U, M, V], `frames` [U], `feature_row` [B, L] on the table's device.
+        """`batch`, on the host, with `feature_row` [B, L], and `features` [U, M, V] and `frames` [U].
 
-        A batch that is on that device already is joined there; one on the host sends only its row numbers.
+        A table in device memory leaves those two to `gather`: the batch has the videos in their place.
         """
         item = batch["item"]
         with_padding = torch.cat([item.new_zeros(1), item.reshape(-1)])  # row 0 is padding in every batch
-        distinct, row = torch.unique(with_padding, return_inverse=True)
-        distinct = distinct.to(self.device)
-        return {
-            **batch,
-            "features": self._features.index_select(0, distinct),
-            "frames": self._frames.index_select(0, distinct),
-            "feature_row": row[1:].view(item.shape).to(self.device),
-        }
+        video, row = torch.unique(with_padding, return_inverse=True)
+        joined: Batch = {**batch, "feature_row": row[1:].view(item.shape), "video": video}
+        return self.gather(joined) if self.device.type == "cpu" else joined
+
+    def gather(self, batch: Batch) -> Batch:
+        """`batch` with `features` and `frames` of its videos, all on the table's device."""
+        features = self._features.index_select(0, batch["video"])
+        frames = self._frames.index_select(0, batch["video"])
+        gathered: Batch = {**batch, "features": features, "frames": frames}
+        del gathered["video"]
+        return gathered
 
 
 def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from shards.format.index import Index
 from shards.format.reader import read_sequence_shard
-from shards.stream.batch import Batch, pack_histories
+from shards.stream.batch import Batch, pack_histories, page_locked
 from shards.stream.feature_table import FeatureTable
 from shards.stream.prefetch import prefetch
 from shards.stream.samples import Samples
@@ -18,6 +18,7 @@ class HistoryStream:
     """Users with all their events: `history` has all, `item` the newest `max_length`; there is no target.
 
     Users come in the order of the index; a batch holds users of one sequence shard.
+    pin_memory: batches come in page-locked memory.
     chosen: which users, bool [users of the index]; None for all.
     users: number of users chosen.
 
@@ -33,6 +34,7 @@ class HistoryStream:
         batch_size: int,
         max_length: int,
         table: FeatureTable | None = None,
+        pin_memory: bool = False,
     ):
         if min(batch_size, max_length) < 1:
             raise ValueError(f"batch_size, max_length: found {batch_size}, {max_length}, expected at least 1")
@@ -42,6 +44,7 @@ class HistoryStream:
             raise ValueError(f"chosen: found {shape}, expected bool [{index.users}]")
         self.index, self.table = index, table
         self.batch_size, self.max_length = batch_size, max_length
+        self.pin_memory = pin_memory
         self.users = int(self._chosen.sum())
 
     def __len__(self) -> int:
@@ -51,7 +54,8 @@ class HistoryStream:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        return prefetch(self._batches())
+        batches = self._batches()
+        return prefetch(map(page_locked, batches) if self.pin_memory else batches)
 
     def _batches(self) -> Iterator[Batch]:
         for entry in self.index.sequence_shards:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from shards.errors import DataError
 from shards.format.index import Index
 from shards.format.reader import read_sequence_shard
-from shards.stream.batch import Batch, pack_training
+from shards.stream.batch import Batch, pack_training, page_locked
 from shards.stream.feature_table import FeatureTable
 from shards.stream.plan import (
     Plan,
@@ -37,6 +37,7 @@ class TrainStream:
     max_length: inputs of a sample; stride: targets between the windows of a long sequence, 0 = half of
     max_length.
     shuffle_window: global batches that are in memory, mixed and sorted by length at a time.
+    pin_memory: batches come in page-locked memory.
     workers: processes that prepare batches; 0 = a thread. They change neither content nor order.
 
     Raises:
@@ -57,6 +58,7 @@ class TrainStream:
         shuffle_window: int = 64,
         table: FeatureTable | None = None,
         workers: int = 0,
+        pin_memory: bool = False,
     ):
         self.accumulation = resolve_accumulation(batch_size, micro_batch_size, world_size)
         check_rank(rank, world_size)
@@ -66,6 +68,7 @@ class TrainStream:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.rank, self.world_size = rank, world_size
         self.max_length, self.stride = max_length, resolve_stride(max_length, stride)
+        self.pin_memory = pin_memory
         self.seed, self.shuffle_window = seed, shuffle_window
         self.samples_per_epoch = training_samples(index, self.max_length, self.stride)
         self._shard_samples = shard_samples(index, self.max_length, self.stride)
@@ -91,7 +94,8 @@ class TrainStream:
         steps = _EpochSteps(self, self.plan(epoch))
         order = range(start_step, self.steps_per_epoch)
         if not self.workers:
-            yield from prefetch(steps[step] for step in order)
+            loaded = (steps[step] for step in order)
+            yield from prefetch(map(_all_page_locked, loaded) if self.pin_memory else loaded)
             return
         loader = DataLoader(
             _ErrorsAsItems(steps),
@@ -99,6 +103,7 @@ class TrainStream:
             sampler=order,
             num_workers=self.workers,
             collate_fn=_unchanged,
+            pin_memory=self.pin_memory,
             generator=torch.Generator(),  # its own: the loader would draw from the run's
         )
         for item in loader:
@@ -197,6 +202,10 @@ class _ErrorsAsItems(Dataset[list[Batch] | DataError]):
             return self.steps[step]
         except DataError as error:
             return error
+
+
+def _all_page_locked(batches: list[Batch]) -> list[Batch]:
+    return [page_locked(batch) for batch in batches]
 
 
 def _unchanged(item: T) -> T:

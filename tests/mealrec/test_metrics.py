@@ -1,9 +1,12 @@
 """Metrics and target ranks against a brute-force ranking in NumPy, ties included."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from mealrec import ranking
 from mealrec.metrics import NAMES, finish, metric_sums
 from mealrec.ranking import target_rank
 
@@ -35,7 +38,7 @@ def test_ranks_and_metrics_against_brute_force(chunk, mask):
     weight[5] = 0
 
     greater, equal = target_rank(u, E, target, seen, chunk)
-    result = finish(metric_sums(greater, equal, weight, videos))
+    result = finish(metric_sums(greater, equal, weight))
     scores = (u @ E.T).numpy()
     rows = [
         brute_force(scores[i], int(target[i]), history[i] if mask else set()) for i in range(users) if i != 5
@@ -45,19 +48,44 @@ def test_ranks_and_metrics_against_brute_force(chunk, mask):
         assert result[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=1e-12), name
 
 
+def test_users_in_parts_rank_as_all_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    u = torch.randint(-2, 3, (70, 3), generator=generator).float()
+    E = torch.randint(-2, 3, (40, 3), generator=generator).float()
+    target = torch.randint(1, 41, (70,), generator=generator)
+    seen = (
+        torch.randint(1, 41, (300,), generator=generator),
+        torch.randint(0, 70, (300,), generator=generator),
+    )
+    whole = target_rank(u, E, target, seen)
+    monkeypatch.setattr(
+        ranking, "CHUNK_ELEMENTS", 40 * ranking.LEAST_USERS + 7
+    )  # parts of 32, 32 and 6 users
+    monkeypatch.setattr(ranking, "COUNT_ELEMENTS", {"cpu": 130})
+    assert all(torch.equal(*pair) for pair in zip(whole, target_rank(u, E, target, seen), strict=True))
+
+
 def test_a_constant_model_scores_at_chance():
     videos = 50
     greater, equal = target_rank(torch.zeros(4, 2), torch.randn(videos, 2), torch.tensor([1, 9, 33, 50]))
-    result = finish(metric_sums(greater, equal, torch.ones(4), videos))
+    result = finish(metric_sums(greater, equal, torch.ones(4)))
     assert result["hr@10"] == pytest.approx(10 / videos)
     assert result["mrr"] == pytest.approx(np.mean(1 / np.arange(1, videos + 1)))
 
 
 def test_fewer_videos_than_the_cutoff():
     greater, equal = target_rank(torch.ones(1, 1), torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([3]))
-    result = finish(metric_sums(greater, equal, torch.ones(1), 3))
+    result = finish(metric_sums(greater, equal, torch.ones(1)))
     assert (
         result["hr@5"] == 1
         and result["mrr"] == pytest.approx(1 / 3)
         and result["ndcg@20"] == pytest.approx(0.5)
     )
+
+
+@pytest.mark.parametrize("equal", [0, 1, 40, 9_000])
+@pytest.mark.parametrize("greater", [0, 1, 9, 30, 999_000])
+def test_the_mean_reciprocal_rank_of_ties_is_exact(greater, equal):
+    sums = metric_sums(torch.tensor([greater]), torch.tensor([equal]), torch.ones(1))
+    expected = math.fsum(1 / rank for rank in range(greater + 1, greater + equal + 2)) / (equal + 1)
+    assert float(sums["mrr"]) == pytest.approx(expected, rel=0, abs=1e-14)

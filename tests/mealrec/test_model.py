@@ -182,6 +182,17 @@ def test_feature_noise_belongs_to_the_video():
     assert not torch.allclose(eps[0][min(both)], eps[0][max(both)])
 
 
+def test_indices_from_the_host_change_nothing(batch):
+    model = make_model()
+    given = dict(
+        batch,
+        real_index=batch["item"].flatten().nonzero()[:, 0],
+        target_index=batch["target"].flatten().nonzero()[:, 0],
+    )
+    losses, expected = model(given), model(batch)
+    assert all(torch.equal(losses[name], expected[name]) for name in expected)
+
+
 def test_unknown_task(batch):
     with pytest.raises(ValueError, match="task is 'guess', expected loss, target_rank, top or guards"):
         make_model()(batch, task="guess")

@@ -54,7 +54,7 @@ def evaluate(
                     chunk=settings.chunk,
                     sampler_steps=sampler_steps,
                 )
-                add(sums, metrics.metric_sums(greater, equal, placed["weight"], inputs.index.videos))
+                add(sums, metrics.metric_sums(greater, equal, placed["weight"]))
     finally:
         model.train(training)
     return finish(sums)
@@ -67,7 +67,8 @@ def guards(model: MealRec | DeepSpeedEngine, batches: EvalStream, inputs: Inputs
         values = model(inputs.on_device(next(iter(batches))), task="guards")
     finally:
         model.train(training)
-    return {name: round(float(value), 4) for name, value in values.items()}
+    rounded = (round(value, 4) for value in torch.stack([*values.values()]).tolist())
+    return dict(zip(values, rounded, strict=True))
 
 
 def evaluate_popularity(
@@ -97,7 +98,7 @@ def evaluate_popularity(
             count = train_counts[seen[1]]
             greater.index_add_(0, seen[0], -(count > own[seen[0]]).long())
             equal.index_add_(0, seen[0], -(count == own[seen[0]]).long())
-        add(sums, metrics.metric_sums(greater, equal.clamp_min(0), batch["weight"], videos))
+        add(sums, metrics.metric_sums(greater, equal.clamp_min(0), batch["weight"]))
     return finish({name: value.to(device) for name, value in sums.items()})
 
 

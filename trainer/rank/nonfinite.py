@@ -12,6 +12,7 @@ from mealrec import Batch
 from trainer import distributed
 
 SHOWN_ROWS = 8
+WHOLE_BATCH = ("real_index", "target_index")  # the model finds those of one row
 PER_ROW = ("sample_id", "offset", "item", "target", "weight", "feature_row")
 
 Losses = Mapping[str, torch.Tensor]
@@ -73,7 +74,12 @@ def offending_rows(losses_of: Callable[[Batch], Losses], batch: Batch) -> list[i
         row = min(index, len(batch["item"]) - 1)
         fields = cast(dict[str, torch.Tensor], batch).items()
         alone = cast(
-            Batch, {name: value[row : row + 1] if name in PER_ROW else value for name, value in fields}
+            Batch,
+            {
+                name: value[row : row + 1] if name in PER_ROW else value
+                for name, value in fields
+                if name not in WHOLE_BATCH
+            },
         )
         with torch.no_grad():
             losses = losses_of(alone)

@@ -9,6 +9,7 @@ rounding, and the loss that is logged is the global one.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -37,7 +38,8 @@ class StepReport:
         losses: its parts by name: rec, tcd, npd.
         samples, cells, real_cells: rows, positions with padding, positions without.
         lr: the learning rate.
-        grad_norm: the 2-norm of the gradient before clipping.
+        grad_norm: the 2-norm of the gradient before clipping; on the device where DeepSpeed keeps it there,
+            as the host would wait for it.
         seconds: wall time of the step.
         preempted: a rank got SIGUSR1.
     """
@@ -48,13 +50,13 @@ class StepReport:
     cells: int
     real_cells: int
     lr: float
-    grad_norm: float
+    grad_norm: float | torch.Tensor
     seconds: float
     preempted: bool = False
 
 
 class GlobalSizes(NamedTuple):
-    """Of a global batch, float64 scalars: rows, positions with and without padding, preempted ranks."""
+    """Of a global batch, float64 scalars: rows, positions with and without padding, 0 unless preempted."""
 
     samples: torch.Tensor
     cells: torch.Tensor
@@ -143,25 +145,30 @@ class TrainStep:
             cells=int(cells),
             real_cells=int(real_cells),
             lr=self.engine.get_lr()[0],
-            grad_norm=own_norm if self._own_norm else float(self.engine.get_global_grad_norm() or 0.0),
+            grad_norm=own_norm if self._own_norm else self._engine_norm(),
             seconds=time.perf_counter() - started,
             preempted=bool(preempted),
         )
+
+    def _engine_norm(self) -> float | torch.Tensor:
+        norm: float | torch.Tensor | None = self.engine.get_global_grad_norm()
+        return 0.0 if norm is None else norm
 
     def _global_counts(self, batches: list[mealrec.Batch]) -> tuple[dict[str, torch.Tensor], GlobalSizes]:
         """Over the global batch: float64 counts by loss, and sizes; one all-reduce."""
         names, rows = [], []
         for batch in batches:
             counts, item = self.model.counts(batch), batch["item"]
+            # Filled on the device: a copy of a number would make the host wait.
+            filled = functools.partial(item.new_full, (), dtype=torch.float64)
             names = [*counts]
             sizes = GlobalSizes(
                 samples=batch["weight"].sum(dtype=torch.float64),
-                cells=torch.tensor(item.numel(), dtype=torch.float64, device=item.device),
+                cells=filled(item.numel()),
                 real_cells=torch.count_nonzero(item).double(),
-                preempted=torch.zeros((), dtype=torch.float64, device=item.device),
+                preempted=filled(float(self.preempted())),
             )
             rows.append(torch.stack([*(count.double() for count in counts.values()), *sizes]))
         total = torch.stack(rows).sum(0)
-        total[-1] = float(self.preempted())
         distributed.all_reduce_sum(total)
         return dict(zip(names, total, strict=False)), GlobalSizes(*total[-4:])

@@ -29,6 +29,7 @@ def test_q_sample(kernel):
     refused(r"step is torch.int32 \(3,\).*expected torch.int64 \[3\]", t=t.int())
     refused(r"step is torch.int64 \(2,\)", t=t[:2])
     refused(r"outside the schedule: 0 \.\. 10, expected 0 \.\. 9", t=torch.tensor([0, 10, 3], device=device))
+    refused(r"outside the schedule: 10 \.\. 10, expected 0 \.\. 9", t=10)
     refused(r"outside the schedule: -1 \.\. 3", t=torch.tensor([0, -1, 3], device=device))
     refused("contiguous last dimension", x=torch.zeros(4, 3, device=device).T)
     refused(r"sample_id is torch.int64 \(4,\)", counters=make_counters(4, device))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mealrec.ops import Counters, Schedule, diffusion_loss, dropout, normal, q_sample
+from mealrec.ops import Counters, Schedule, diffusion_loss, dropout, normal, q_sample, reverse_step
 from mealrec.ops.schedule import alphas_bar
 
 
@@ -24,6 +24,14 @@ def test_q_sample_against_numpy(dtype):
     np.testing.assert_allclose(
         result.double().numpy(), expected, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-5
     )
+
+
+def test_one_step_for_all_rows():
+    schedule, x, counters = Schedule(), torch.randn(5, 6), make_counters(5)
+    three = torch.full((5,), 3)
+    assert torch.equal(q_sample(x, 3, schedule, counters, 4), q_sample(x, three, schedule, counters, 4))
+    reversed_ = reverse_step(x, x + 1, 3, -1, schedule, counters, 4)
+    assert torch.equal(reversed_, reverse_step(x, x + 1, three, three - 4, schedule, counters, 4))
 
 
 def test_diffusion_loss_and_its_gradient():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from shards.stream.evaluation import EvalStream
@@ -19,6 +20,7 @@ def _evaluate(index, split, world_size, **options):
     rows = []
     for batch in itertools.chain(*ranks):
         assert batch["item"].shape[0] == batch["target"].shape[0] == batch["weight"].shape[0] == 7
+        assert batch["real_index"].tolist() == np.flatnonzero(batch["item"]).tolist()
         for row in range(7):
             history = batch["history"][batch["history_row"] == row].tolist()
             if batch["weight"][row]:

@@ -81,17 +81,23 @@ def test_join_without_padding_keeps_row_0(make_data_set, tmp_path):
     assert joined["frames"].tolist()[0] == 0 and len(joined["features"]) == 4
 
 
-def test_device_memory(make_data_set, tmp_path):
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_device_memory(make_data_set, tmp_path, device):
+    """A batch gets its videos on the host, and their features where the table is."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     index, _ = make_data_set(features=SHAPE)
     table = FeatureTable.open(index, tmp_path / "cache")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = {"item": torch.tensor([[7, 3, 0], [3, 9, 1]])}
-    expected = table.join(batch)
-    resident = table.to(device)
-    for item in (batch["item"], batch["item"].to(device)):
-        joined = resident.join({"item": item})
-        assert all(joined[name].device.type == device for name in ("features", "frames", "feature_row"))
-        assert all(torch.equal(joined[name].cpu(), expected[name]) for name in joined)
+    expected, resident = table.join(batch), table.to(device)
+    joined = resident.join(batch)
+    assert joined["video"].tolist() == [0, 1, 3, 7, 9] and "features" not in joined
+    assert torch.equal(joined["feature_row"], expected["feature_row"])
+    gathered = resident.gather({name: tensor.to(device) for name, tensor in joined.items()})
+    assert gathered.keys() == expected.keys()
+    for name, tensor in gathered.items():
+        assert tensor.device.type == device and tensor.shape == expected[name].shape
+        assert device == "meta" or torch.equal(tensor.cpu(), expected[name])
 
 
 def test_two_tables_share_the_file_and_none_can_change_it(make_data_set, tmp_path):

@@ -18,7 +18,9 @@ def _expected(index, sequences, chosen, batch_size, max_length):
             part = users[start : start + batch_size]
             newest = [sequences[user][-max_length:].tolist() for user in part]
             width = max(map(len, newest))
+            real = [row * width + column for row, items in enumerate(newest) for column in range(len(items))]
             yield {
+                "real_index": torch.tensor(real),
                 "sample_id": torch.tensor(part),
                 "offset": torch.tensor([max(len(sequences[user]) - max_length, 0) for user in part]),
                 "item": torch.tensor([items + [0] * (width - len(items)) for items in newest]),

@@ -58,7 +58,10 @@ def test_batches_are_as_the_legend_says(make_data_set):
         for batch in step:
             longest = max(1, int((batch["item"] > 0).sum(1).max()))
             assert batch["item"].shape == batch["target"].shape == (24, longest)
-            assert set(batch) == {"sample_id", "offset", "item", "target", "weight"}
+            indices = {"real_index", "target_index"}
+            assert set(batch) == {"sample_id", "offset", "item", "target", "weight"} | indices
+            assert torch.equal(batch["real_index"], batch["item"].flatten().nonzero()[:, 0])
+            assert torch.equal(batch["target_index"], batch["target"].flatten().nonzero()[:, 0])
             assert batch["weight"].dtype == torch.float32
             assert all(batch[name].dtype == torch.int64 for name in batch if name != "weight")
             assert not batch["weight"][batch["item"][:, 0] == 0].any()

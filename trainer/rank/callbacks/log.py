@@ -32,7 +32,7 @@ class Log(Callback):
             "loss": report.loss,
             **{f"loss_{part}": report.losses.get(part, 0.0) for part in PARTS},
             "lr": report.lr,
-            "grad_norm": report.grad_norm,
+            "grad_norm": float(report.grad_norm),
             "samples_per_second": round(self._samples / (self._seconds + wait), 1),
             "padding": round(1 - self._real_cells / self._cells, 4),
             "input_wait": round(wait / (self._seconds + wait), 4),
