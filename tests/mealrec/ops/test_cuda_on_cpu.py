@@ -153,6 +153,15 @@ def make_counters(rows):
     return Counters(torch.tensor(2**31 + 7), torch.tensor(3), index * 3, index + 2**31)
 
 
+def test_steps_are_drawn_without_columns(library):
+    counters = make_counters(300)
+    results = [
+        ops.corrupt(torch.zeros(300, 0), Schedule(), counters, 1, 2, kernel=kernel)
+        for kernel in ("cpu", "reference")
+    ]
+    assert results[0][0].shape == (300, 0) and torch.equal(results[0][1], results[1][1])
+
+
 def test_bits_do_not_depend_on_the_order_of_threads(library):
     x, y = torch.randn(2, 600, 200)
     t, counters = torch.arange(600) % 9 + 1, make_counters(600)

@@ -47,6 +47,13 @@ def test_no_spills_and_no_local_memory(nvcc, name, architecture, tmp_path):
     assert "warning" not in report
 
 
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_four_blocks_of_q_sample_fit_a_multiprocessor(nvcc, architecture, tmp_path):
+    report = compile_alone(nvcc, "q_sample", architecture, tmp_path / "kernel.cubin")
+    registers = [int(used) for used in re.findall(r"Used (\d+) registers", report)]
+    assert len(registers) == 4 and max(registers) <= 65536 // (4 * 256)
+
+
 @pytest.mark.parametrize("name", [name for name in build.KERNELS if name != "draw"])
 def test_aligned_rows_move_in_sixteen_bytes(nvcc, name, tmp_path):
     compile_alone(nvcc, name, "90", tmp_path / "kernel.cubin")

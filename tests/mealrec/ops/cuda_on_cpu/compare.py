@@ -61,7 +61,7 @@ EDGES = (0, 11, 2**31 - 1, 2**31, 2**32 - 1)
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 4e-3}
 NOISE = {False: 2e-5, True: 1.6e-3}
 # Of the coefficients of a reverse step.
-COEFFICIENTS = 3e-4
+COEFFICIENTS = 5e-5
 
 
 @dataclass(frozen=True)
