@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from mealrec.ops import build, fused, reference
+from mealrec.ops import build, fused, known_answer, reference
 from mealrec.ops.implementation import Implementation
 
 KERNELS = ("auto", "cuda", "cpu", "reference")
@@ -64,10 +64,11 @@ def _loads(device: str) -> bool:
 
 @functools.cache
 def _failure(kind: str) -> build.Unavailable | None:
-    """Load the kernels, once per process, and log which are used; returns why they are not available."""
+    """Load and try the kernels, once per process; log which are used; returns why they are not available."""
     try:
         path = build.library(kind)
         torch.ops.load_library(str(path))
+        known_answer.check(kind)
     except build.Unavailable as reason:
         log.warning(
             "the fused %s kernels are off, PyTorch is used instead: %s (`python -m mealrec.ops doctor`)",
@@ -84,7 +85,7 @@ def load(kind: str) -> bool:
     """Load the kernels of `kind`, "cpu" or "cuda"; true, as torch.compile needs a result.
 
     Raises:
-        build.Unavailable: with the reason.
+        build.Unavailable: they cannot be built, or answer wrongly.
     """
     reason = _failure(kind)
     if reason is not None:

@@ -43,9 +43,9 @@ FAULTS = {
     ),
     "part of a vector": (
         "q_sample",
-        "rows.cuh",
-        "fits && shape.columns % width == 0",
-        "fits",
+        "q_sample.cu",
+        " && aligned(a.out, a.shape, element)",
+        "",
         "q_sample",
     ),
     "no barrier": ("diffusion_loss", "diffusion_loss.cu", "  __syncthreads();", "", "diffusion_loss"),
