@@ -138,9 +138,8 @@ __device__ __forceinline__ void clear_row(T* row, const Thread& thread, int vect
   for (int vector = thread.lane; vector < vectors; vector += thread.lanes) zero.store(row, vector, columns);
 }
 
-// Calls launch<T, ALIGNED>(mapping) for the rows' dtype and `vectors`, whether all rows, the dense output's among
-// them, are aligned; the CUDA error code of the launch. Rows
-// without columns are visited too: a row may have results beside its columns.
+// Calls launch<T, ALIGNED>(mapping) for the rows' dtype and `vectors`, whether all of them are aligned, the dense
+// output too; the CUDA error code of the launch. Rows without columns are visited as well: a step is drawn for each.
 template <class Launch>
 inline int launch_rows(const Shape& shape, bool vectors, Launch launch) {
   if (shape.rows == 0) return 0;
