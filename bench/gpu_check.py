@@ -8,7 +8,7 @@ Needs PyTorch with CUDA, nvcc and Triton, nothing else. Stages:
   doctor     the state of the kernels, and the build for this GPU
   parity     values and gradients against the float64 reference, all dtypes, odd shapes, masks, strides;
              a side stream, a captured graph, torch.compile without a graph break
-  sanitizer  the parity stage's small shapes under compute-sanitizer: memcheck, racecheck, initcheck
+  sanitizer  the parity stage's small shapes under compute-sanitizer: memcheck, racecheck, synccheck
   bench      `bench.kernels` on the shapes of the goals, DIR/kernels-cuda.csv
   profile    Nsight Compute on the two main kernels
 
@@ -75,15 +75,16 @@ def commands(out: Path) -> list[tuple[str, list[str]]]:
         ("doctor", [*python, "mealrec.ops", "doctor"]),
         ("parity", [*python, "bench.gpu_check", "parity"]),
     ]
-    for tool in ("memcheck", "racecheck", "initcheck"):
+    # Our kernels alone: PyTorch's take too long. Initcheck would take what those write for unwritten.
+    for tool in ("memcheck", "racecheck", "synccheck"):
         sanitizer = [
             "compute-sanitizer",
             "--tool",
             tool,
             "--error-exitcode",
             "3",
-            "--target-processes",
-            "all",
+            "--kernel-name",
+            "kernel_substring=mealrec",
         ]
         stages.append((f"sanitizer {tool}", [*sanitizer, *small]))
     # The shapes of the goals; torch.compile takes seconds for each operation, shape and dtype.

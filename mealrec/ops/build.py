@@ -172,7 +172,8 @@ def _build(kind: str, architectures: tuple[str, ...], toolchain: dict[str, str],
     return target
 
 
-def _torch_flags() -> list[str]:
+def torch_flags() -> list[str]:
+    """Flags to compile and to link against PyTorch: two and one."""
     root = Path(torch.__file__).parent
     # The oldest stable ABI that has what binding.h uses: PyTorch 2.10.
     return ["-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{root / 'include'}", f"-L{root / 'lib'}"]
@@ -180,7 +181,7 @@ def _torch_flags() -> list[str]:
 
 def _compile_cpu(cxx: str, out: Path) -> None:
     source = str(SOURCES / "binding_cpu.cpp")
-    _run([cxx, *flags("cpu"), "-fPIC", "-shared", source, "-o", str(out), *_torch_flags(), "-ltorch_cpu"])
+    _run([cxx, *flags("cpu"), "-fPIC", "-shared", source, "-o", str(out), *torch_flags(), "-ltorch_cpu"])
 
 
 def _compile_cuda(toolchain: dict[str, str], architectures: tuple[str, ...], out: Path) -> None:
@@ -198,11 +199,11 @@ def _compile_cuda(toolchain: dict[str, str], architectures: tuple[str, ...], out
         for name, target in zip(KERNELS, objects, strict=False)
     ]
     source = str(SOURCES / "binding_cuda.cpp")
-    cxx = [toolchain["cxx"], "-std=c++20", "-O2", "-fPIC", *_torch_flags()]
+    cxx = [toolchain["cxx"], "-std=c++20", "-O2", "-fPIC", *torch_flags()]
     commands.append([*cxx, "-c", source, "-o", str(objects[-1])])
     with ThreadPoolExecutor(min(len(commands), os.cpu_count() or 1)) as pool:
         list(pool.map(_run, commands))
-    torch_flags = [*_torch_flags()[2:], "-ltorch_cpu", "-ltorch_cuda"]
+    libraries = [*torch_flags()[2:], "-ltorch_cpu", "-ltorch_cuda"]
     _run(
         [
             toolchain["nvcc"],
@@ -212,7 +213,7 @@ def _compile_cuda(toolchain: dict[str, str], architectures: tuple[str, ...], out
             *map(str, objects),
             "-o",
             str(out),
-            *torch_flags,
+            *libraries,
         ]
     )
 

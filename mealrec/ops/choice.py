@@ -12,6 +12,7 @@ import torch
 
 from mealrec.ops import build, fused, reference
 from mealrec.ops.implementation import Implementation
+from mealrec.ops.known_answer import check_known_answer
 
 KERNELS = ("auto", "cuda", "cpu", "reference")
 DTYPES = (torch.float32, torch.bfloat16)
@@ -64,10 +65,11 @@ def _loads(device: str) -> bool:
 
 @functools.cache
 def _failure(kind: str) -> build.Unavailable | None:
-    """Load the kernels, once per process, and log which are used; returns why they are not available."""
+    """Load and try the kernels, once per process; log which are used; returns why they are not available."""
     try:
         path = build.library(kind)
         torch.ops.load_library(str(path))
+        check_known_answer(kind)
     except build.Unavailable as reason:
         log.warning(
             "the fused %s kernels are off, PyTorch is used instead: %s (`python -m mealrec.ops doctor`)",
@@ -84,7 +86,7 @@ def load(kind: str) -> bool:
     """Load the kernels of `kind`, "cpu" or "cuda"; true, as torch.compile needs a result.
 
     Raises:
-        build.Unavailable: with the reason.
+        build.Unavailable: they cannot be built, or answer wrongly.
     """
     reason = _failure(kind)
     if reason is not None:

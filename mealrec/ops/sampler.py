@@ -46,14 +46,15 @@ def reverse_coefficients(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weights [R, 1] of `x0hat`, `x_t` and the noise in a reverse step; `abar` [T+1] as in `Tables`.
 
-    With fewer steps than T, `a = abar_t / abar_prev`, `b = 1 - a`, for both samplers.
+    With fewer steps than T, `a = abar_t / abar_prev`, `b = 1 - a`, for both samplers; `b` is computed as
+    `(abar_prev - abar_t) / abar_prev`, as rounding of `a` would be most of a small `b`.
     ddpm: mean `[b sqrt(abar_prev) / (1 - abar_t)] x0hat + [(1 - abar_prev) sqrt(a) / (1 - abar_t)] x_t`,
     variance `b (1 - abar_prev) / (1 - abar_t)` [DDPM]; ddim: [DDIM] eq. 12 with `eta`. Where `t_prev` is -1:
     the prediction alone.
     """
     now, prev = abar[t_R + 1, None], abar[t_prev_R + 1, None]
     alpha = now / prev
-    beta, rest = 1 - alpha, 1 - now
+    beta, rest = (prev - now) / prev, 1 - now
     sigma = (beta * (1 - prev) / rest).sqrt()
     if sampler.ddpm:
         x0hat, x = beta * prev.sqrt() / rest, (1 - prev) * alpha.sqrt() / rest

@@ -7,7 +7,7 @@ namespace mealrec::cuda {
 namespace {
 
 template <class T, bool ALIGNED>
-__global__ void __launch_bounds__(BLOCK) q_sample_kernel(const QSample a, const Mapping mapping) {
+__global__ void __launch_bounds__(BLOCK, 4) q_sample_kernel(const QSample a, const Mapping mapping) {
   const Thread thread(mapping.lanes_log2);
   if (thread.row >= a.shape.rows) return;
   const Source source(a.counters, thread.row);

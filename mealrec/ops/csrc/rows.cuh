@@ -138,13 +138,13 @@ __device__ __forceinline__ void clear_row(T* row, const Thread& thread, int vect
   for (int vector = thread.lane; vector < vectors; vector += thread.lanes) zero.store(row, vector, columns);
 }
 
-// Calls launch<T, ALIGNED>(mapping) for the rows' dtype and alignment; the CUDA error code of the launch.
+// Calls launch<T, ALIGNED>(mapping) for the rows' dtype and `vectors`, whether all of them are aligned, the dense
+// output too; the CUDA error code of the launch. Rows without columns are visited as well: a step is drawn for each.
 template <class Launch>
-inline int launch_rows(const Shape& shape, bool fits, Launch launch) {
-  if (shape.rows == 0 || shape.columns == 0) return 0;
+inline int launch_rows(const Shape& shape, bool vectors, Launch launch) {
+  if (shape.rows == 0) return 0;
   const int width = shape.dtype == Dtype::float32 ? WIDTH<float> : WIDTH<__nv_bfloat16>;
   const Mapping mapping = map_rows(shape.rows, shape.columns, width);
-  const bool vectors = fits && shape.columns % width == 0;
   if (shape.dtype == Dtype::float32)
     vectors ? launch.template operator()<float, true>(mapping) : launch.template operator()<float, false>(mapping);
   else

@@ -69,6 +69,34 @@ def test_a_compiler_that_fails_is_no_reason_to_stop(tmp_path):
     assert [path.name for path in (tmp_path / "cache" / "kernels").iterdir()] == ["cpu.lock"]
 
 
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "operation"),
+    [
+        ("philox.h", "0xD2511F53", "0xD2511F51", "words"),
+        ("cpu_ops.h", "signal * load(x[c]) + noise", "signal * load(x[c]) - noise", "q_sample"),
+    ],
+)
+def test_kernels_that_answer_wrongly_are_not_used(tmp_path, compiler, file, right, wrong, operation):
+    sources = tmp_path / "csrc"
+    shutil.copytree(build.SOURCES, sources)
+    text = (sources / file).read_text()
+    assert right in text
+    (sources / file).write_text(text.replace(right, wrong))
+    here = (
+        f"from pathlib import Path; from mealrec.ops import build; build.SOURCES = Path({str(sources)!r})\n"
+    )
+    results = [
+        run(here + textwrap.dedent(USE.format(kernel=kernel)), tmp_path)
+        for kernel in ("auto", "reference", "cpu")
+    ]
+    assert results[0].returncode == 0 and results[0].stdout == results[1].stdout
+    assert results[0].stderr.count("kernels are off") == 1
+    assert f"they are wrong here: {operation} differs" in results[0].stderr
+    assert (
+        results[2].returncode == 1 and f"Unavailable: they are wrong here: {operation}" in results[2].stderr
+    )
+
+
 def test_the_environment_chooses(tmp_path, compiler):
     done = run(USE.format(kernel="auto"), tmp_path, MEALREC_KERNEL="reference")
     assert done.returncode == 0 and not (tmp_path / "kernels").exists()

@@ -38,13 +38,25 @@ def disassemble(cubin):
     return kernels
 
 
-@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("architecture", ["80", "90", "100"])
 @pytest.mark.parametrize("name", build.KERNELS)
 def test_no_spills_and_no_local_memory(nvcc, name, architecture, tmp_path):
+    known = subprocess.run(
+        [nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    if f"compute_{architecture}" not in known:
+        pytest.skip(f"this nvcc does not compile for sm_{architecture}")
     report = compile_alone(nvcc, name, architecture, tmp_path / "kernel.cubin")
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert frames and all(frame == ("0", "0", "0") for frame in frames)
     assert "warning" not in report
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_four_blocks_of_q_sample_fit_a_multiprocessor(nvcc, architecture, tmp_path):
+    report = compile_alone(nvcc, "q_sample", architecture, tmp_path / "kernel.cubin")
+    registers = [int(used) for used in re.findall(r"Used (\d+) registers", report)]
+    assert len(registers) == 4 and max(registers) <= 65536 // (4 * 256)
 
 
 @pytest.mark.parametrize("name", [name for name in build.KERNELS if name != "draw"])

@@ -238,6 +238,14 @@ def test_no_rows(fused):
     assert float(diffusion_loss(empty, empty, kernel=fused)) == 0
 
 
+def test_steps_are_drawn_without_columns(fused):
+    counters = make_counters(50, fused)
+    empty, full = torch.zeros(50, 0, device=fused), torch.zeros(50, 8, device=fused)
+    result, t = corrupt(empty, SCHEDULE, counters, 5, 6, kernel=fused)
+    assert result.shape == (50, 0)
+    assert torch.equal(t, corrupt(full, SCHEDULE, counters, 5, 6, kernel=fused)[1])
+
+
 def test_gradients_of_linear_operations(fused):
     t, counters = steps_of(30, fused), make_counters(30, fused)
     mask = mask_of(30, fused)
