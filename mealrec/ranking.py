@@ -66,7 +66,7 @@ def target_rank(
     # Parts of the users, as chunks of the videos are scored twice: the first time for the target's score.
     # But a table in another dtype is converted chunk by chunk, to bound memory.
     users = CHUNK_ELEMENTS // len(E_ID)
-    if chunk or users < LEAST_USERS or E_ID.dtype != torch.float32:
+    if chunk or not LEAST_USERS <= users < len(u_BD) or E_ID.dtype != torch.float32:
         return _target_rank(u_BD, E_ID, target_B, seen, chunk)
     parts = []
     for start in range(0, len(u_BD), users):
