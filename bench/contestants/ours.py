@@ -88,7 +88,7 @@ def plain_step(config: Any, batching: Any, inputs: Any) -> Callable[..., object]
         for batch in batches:
             loss = model.objective(model(batch), counts)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
         optimizer.step()
         optimizer.zero_grad()

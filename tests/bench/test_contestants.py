@@ -22,6 +22,7 @@ ENTRIES = {
 }
 
 
+@pytest.mark.slow
 def test_each_works_as_long_as_it_is_told(make_data: Callable[..., Path]) -> None:
     folder = str(make_data())
     entries = [
@@ -82,6 +83,7 @@ def test_the_plain_step_is_the_step_of_a_run(make_data: Callable[..., Path]) -> 
         distributed.shutdown()
 
 
+@pytest.mark.slow
 def test_a_race_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import overhead
 
