@@ -95,3 +95,19 @@ def test_a_race_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     rows = read(out)
     assert [row["contestant"] for row in rows][:2] == ["plain PyTorch", "DeepSpeed, ZeRO 0"]
     assert all(float(row["targets/core-s"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+@pytest.mark.parametrize("peer", ["recbole", "rectools"])
+def test_peers_work_as_long_as_they_are_told(
+    peer: str, task: str, make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    events = data.write_events(Index.load(make_data()), tmp_path)
+    entry = Entry(peer, peer, (task, str(events), "5", "8"), peer)
+    if not entry.interpreter.exists():
+        pytest.skip("`make bench-peers` makes its environment")
+    with started([entry]) as contestants:
+        rates = race(contestants, seconds=0.1, rounds=1)
+        assert rates[peer][0] > 0
+        assert contestants[peer].about["version"]
