@@ -2,10 +2,10 @@
 
     python -m bench.profile train|evaluate [--data DIR --preset microlens] [-- OPTIONS]
 
-torch.profiler over some steps or batches on one thread, as a run does them: each operator's own time,
-without what it calls, its share and its calls. Arithmetic makes numbers of numbers; the rest of the operators moves
-them (views, copies, new buffers, indices), and `Python and waiting` is time in no operator. The profiler takes
-wall time, so where cores are shared the shares count, and not the milliseconds.
+torch.profiler over some steps or batches on one thread, as a run does them: each operator's own time, without
+what it calls, its share and its calls. Arithmetic makes numbers of numbers; other operators move them (views,
+copies, new buffers, indices). `Python and waiting` is time in no operator. The profiler takes wall time, so
+where cores are shared the shares count, and not the milliseconds.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 A run's best weights rank its test users with all steps of both chains, in turn with a chain of DreamRec's
 form (500 guided steps from noise; see `contestants/chain.py`). What differs: ours refines a preference of the
 backbone, from a light corruption on, and ranks a target; DreamRec makes one from noise, and finds the
-20 best. Then the first 10,000 test users are ranked with fewer steps. Without --run a small model is trained on the
-synthetic world first, in a minute. Writes bench/results/sampling-RUN.csv.
+20 best. Then the first 10,000 test users are ranked with fewer steps. Without --run a small model is trained
+on the synthetic world first, in a minute. Writes bench/results/sampling-RUN.csv.
 """
 
 from __future__ import annotations
