@@ -14,8 +14,7 @@ import tempfile
 from pathlib import Path
 
 from bench import race
-from bench.contestants import Entry, present, started, versions
-from bench.contestants import race as run
+from bench.contestants import Entry, present, started, take_turns, versions
 from bench.data import write_events
 from bench.report import Report, goal
 from shards import Index
@@ -35,7 +34,7 @@ def main() -> None:
             Entry("MealRec, two steps", "ours", ("evaluate", *options, *two_steps)),
         ]
         with started(present(entries)) as contestants:
-            rates = run(contestants, settings.seconds, settings.rounds)
+            rates = take_turns(contestants, settings.seconds, settings.rounds)
             report = Report(settings.out, versions=versions(contestants))
             ratios = race.add_rates(report, contestants, rates, OURS, "users")
     report.close(goal("times RecTools", race.median_or_none(ratios, "RecTools SASRec"), least=4))

@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bench import race
-from bench.contestants import Entry, present, started, versions
-from bench.contestants import race as run
+from bench.contestants import Entry, present, started, take_turns, versions
 from bench.data import write_events
 from bench.report import Report, goal
 from shards import Index
@@ -33,7 +32,7 @@ def main() -> None:
             *race.peers("train", events, race.config_of(options)),
         ]
         with started(present(entries)) as contestants:
-            run(contestants, settings.seconds, settings.rounds)
+            take_turns(contestants, settings.seconds, settings.rounds)
             report = Report(settings.out, versions=versions(contestants))
             peaks = {name: c.rounds[-1]["peak"] for name, c in contestants.items()}
             for name, peak in peaks.items():

@@ -8,8 +8,7 @@ The same model, batches, losses, AdamW and clipping; one thread, in turn. The go
 from __future__ import annotations
 
 from bench import race
-from bench.contestants import Entry, started
-from bench.contestants import race as run
+from bench.contestants import Entry, started, take_turns
 from bench.report import Report, goal
 
 PLAIN, STAGES = "plain PyTorch", (0, 1, 2)
@@ -23,7 +22,7 @@ def main() -> None:
         zero = ("--train.zero_stage", str(stage))
         entries.append(Entry(f"DeepSpeed, ZeRO {stage}", "ours", ("train", *options, *zero)))
     with started(entries) as contestants:
-        rates = run(contestants, settings.seconds, settings.rounds)
+        rates = take_turns(contestants, settings.seconds, settings.rounds)
         report = Report(settings.out)
         ratios = race.add_rates(report, contestants, rates, PLAIN, "targets")
     report.close(

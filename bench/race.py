@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.contestants import Contestant, Entry
+from bench.data import data_set
 from bench.report import RESULTS, Report
 from bench.timing import Spread, ratio
 from trainer import options
@@ -40,10 +41,9 @@ def arguments(name: str, doc: str, rounds: int, seconds: float) -> argparse.Argu
 
 def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, tuple[str, ...]]:
     """The command line, and the options of ours in it."""
-    own, _, after = _split(sys.argv[1:])
-    settings = parser.parse_args(own)
-    from bench.data import data_set
-
+    words = sys.argv[1:]
+    at = words.index("--") if "--" in words else len(words)
+    settings, after = parser.parse_args(words[:at]), words[at + 1 :]
     settings.data = data_set(settings.data)
     name = parser.prog.rpartition(".")[2]
     settings.out = settings.out or RESULTS / f"{name}-{settings.data.name}.csv"
@@ -88,8 +88,3 @@ def add_rates(
 def median_or_none(ratios: dict[str, Spread], name: str) -> float | None:
     """The median ratio to a contestant, where it took part."""
     return ratios[name].median if name in ratios else None
-
-
-def _split(words: list[str]) -> tuple[list[str], list[str], list[str]]:
-    at = words.index("--") if "--" in words else len(words)
-    return words[:at], words[at : at + 1], words[at + 1 :]

@@ -46,7 +46,7 @@ class Report:
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def add(self, **cells: object) -> None:
-        """Write a row, the first with its head; numbers keep three digits at least."""
+        """Write a row, the first with its head; numbers have three digits, or are whole."""
         row = {name: _short(value) for name, value in cells.items()}
         if not self.rows:
             self._writer.writerow(row)

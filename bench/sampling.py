@@ -21,8 +21,7 @@ from pathlib import Path
 
 import torch
 
-from bench.contestants import Entry, started
-from bench.contestants import race as run_race
+from bench.contestants import Entry, started, take_turns
 from bench.data import data_set
 from bench.report import RESULTS, Report, goal
 from bench.timing import Spread, ratio
@@ -68,7 +67,7 @@ def measure(run: Path, rounds: int, out: Path) -> None:
     own = ("evaluate", "--config", str(run / run_directory.CONFIG), "--eval.test_sampler_steps", "0")
     entries = [Entry("ours", "ours", own), Entry("DreamRec's form", "chain", size)]
     with started(entries) as contestants:
-        rates = run_race(contestants, 1, rounds)
+        rates = take_turns(contestants, 1, rounds)
     report = Report(out)
     times, full = ratio(rates["ours"], rates["DreamRec's form"]), Spread.of(rates["ours"])
     theirs = Spread.of(rates["DreamRec's form"])

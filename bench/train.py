@@ -16,8 +16,7 @@ import tempfile
 from pathlib import Path
 
 from bench import race
-from bench.contestants import Entry, present, started, versions
-from bench.contestants import race as run
+from bench.contestants import Entry, present, started, take_turns, versions
 from bench.data import write_events
 from bench.report import Report, goal
 from shards import Index
@@ -39,7 +38,7 @@ def main() -> None:
             Entry("MealRec", "ours", ("train", *options)),
         ]
         with started(present(entries)) as contestants:
-            rates = run(contestants, settings.seconds, settings.rounds)
+            rates = take_turns(contestants, settings.seconds, settings.rounds)
             report = Report(settings.out, versions=versions(contestants))
             ratios = race.add_rates(report, contestants, rates, OURS, "targets")
             waits = [r["waited"] / r["wall"] for r in contestants["MealRec"].rounds[1:]]

@@ -104,7 +104,7 @@ def started(entries: list[Entry]) -> Iterator[dict[str, Contestant]]:
         yield running
 
 
-def race(contestants: Mapping[str, Contestant], seconds: float, rounds: int) -> dict[str, list[float]]:
+def take_turns(contestants: Mapping[str, Contestant], seconds: float, rounds: int) -> dict[str, list[float]]:
     """Rows per core-second of each contestant in each round."""
     calls = {
         name: lambda contestant=contestant: contestant.round(seconds)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench import data
-from bench.contestants import Entry, ours, present, race, started
+from bench.contestants import Entry, ours, present, started, take_turns
 from bench.report import read
 from shards import Index, synthesise
 
@@ -30,7 +30,7 @@ def test_each_works_as_long_as_it_is_told(make_data: Callable[..., Path]) -> Non
     ]
     entries.append(Entry("samples", "chain", ("24", "5", "8")))
     with started(entries) as contestants:
-        rates = race(contestants, seconds=0.1, rounds=2)
+        rates = take_turns(contestants, seconds=0.1, rounds=2)
         assert all(len(values) == 2 and min(values) > 0 for values in rates.values())
         for contestant in contestants.values():
             assert contestant.about["objective"]
@@ -108,6 +108,6 @@ def test_peers_work_as_long_as_they_are_told(
     if not entry.interpreter.exists():
         pytest.skip("`make bench-peers` makes its environment")
     with started([entry]) as contestants:
-        rates = race(contestants, seconds=0.1, rounds=1)
+        rates = take_turns(contestants, seconds=0.1, rounds=1)
         assert rates[peer][0] > 0
         assert contestants[peer].about["version"]
