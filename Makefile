@@ -1,9 +1,9 @@
-.PHONY: help test lint format docs gpu-check
+.PHONY: help test lint format docs gpu-check bench-peers
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test:  ## run the tests (makes the environment if need be); a part: make test ARGS=tests/shards; the slow: ARGS="-m slow"
 	@python=$$(./environment.sh dev) && "$$python" -m pytest $(ARGS)
@@ -19,3 +19,8 @@ docs:  ## build the documentation site into build/site; a warning fails
 
 gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs PyTorch, nvcc, Triton
 	@python3 -m bench.gpu_check
+
+bench-peers:  ## make the environments of RecBole and RecTools in .peers, for the benchmarks beside them
+	@python3 -m venv .peers/recbole && .peers/recbole/bin/pip install -q -r bench/contestants/recbole.txt
+	@.peers/recbole/bin/pip install -q --no-deps recbole==1.2.1
+	@python3 -m venv .peers/rectools && .peers/rectools/bin/pip install -q -r bench/contestants/rectools.txt

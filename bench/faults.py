@@ -9,7 +9,6 @@ and pdsh). Each fault comes in mid-training. Writes bench/results/faults.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -18,12 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.report import RESULTS, Report
 from shards import synthesise
 from tests.cluster import hosts
 from tests.cluster.hosts import NAMES, Hosts
 from tests.trainer import runs
 
-RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
 RANK, OPERATOR = "launch.sh --local_rank", "launch.sh --hostfile"
 
@@ -82,15 +81,14 @@ def main() -> None:
     if reason := hosts.missing():
         sys.exit(f"error: {reason}")
     os.environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with tempfile.TemporaryDirectory() as folder, open(RESULTS / "faults.csv", "w", newline="") as file:
+    with tempfile.TemporaryDirectory() as folder:
         synthesise(Path(folder) / "world")
-        writer = csv.writer(file)
-        writer.writerow(["fault", "host timeout", "exit code", "operator ended", "no rank left"])
+        report = Report(RESULTS / "faults.csv", "network namespaces of one machine, wall seconds")
         for fault in settings.faults or FAULTS:
             code, ended, gone = measure(fault, Path(folder), settings.timeout)
-            writer.writerow([fault, settings.timeout, code, round(ended, 1), round(gone, 1)])
-            file.flush()
-            print(f"{fault:<22} exit code {code:>3}, after {ended:5.1f} s; no rank left after {gone:5.1f} s")
+            times = {"operator ended": ended, "no rank left": gone}
+            report.add(fault=fault, **{"host timeout": settings.timeout, "exit code": code}, **times)
+        report.close()
 
 
 if __name__ == "__main__":

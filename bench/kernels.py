@@ -19,10 +19,8 @@ Imports neither DeepSpeed nor WebDataset.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import os
-import platform
 import statistics
 import sys
 import time
@@ -33,6 +31,8 @@ from typing import Any
 
 import torch
 
+from bench.report import Report, goal
+from bench.timing import alternate
 from mealrec import ops
 from mealrec.ops import Counters, Sampler, Schedule, reference, tables
 
@@ -295,17 +295,6 @@ def timers(calls: dict[str, Call], count: int, device: str, graph: bool) -> dict
     return runs
 
 
-def rounds_of(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Times of all contestants, in turn."""
-    for run in runs.values():
-        run(), run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            times[name].append(run())
-    return times
-
-
 def measure(
     shape_name: str, dtype: torch.dtype, device: str, rounds: int, compiled: bool
 ) -> Iterator[dict[str, object]]:
@@ -319,7 +308,7 @@ def measure(
         if device == "cuda" and elements < 1 << 23:
             ways.append(("called", False))
         for way, graph in ways:
-            times = rounds_of(timers(calls, b.count, device, graph), rounds)
+            times = alternate(timers(calls, b.count, device, graph), rounds)
             middle = {name: statistics.median(values) for name, values in times.items()}
             copy = 2 * elements * size / middle["copy"]
             for name, values in times.items():
@@ -366,7 +355,7 @@ def goals(rows: list[dict[str, object]], device: str) -> list[str]:
             and dtype in (None, row["dtype"])
         ]
         what = f"{operation} against {peer}{f', {dtype}' if dtype else ''}, {'/'.join(shapes)}"
-        lines.append(verdict(what, min(values, default=None), least, "x"))
+        lines.append(goal(what, min(values, default=None), least=least))
     if device == "cuda":
         for dtype, least in (("float32", 0.85), ("bfloat16", 0.80)):
             values = [
@@ -376,26 +365,9 @@ def goals(rows: list[dict[str, object]], device: str) -> list[str]:
                 if row["operation"] in ("q_sample", "ddim", "ddpm", "ddpm guided", "loss and gradient")
             ]
             lines.append(
-                verdict(f"all operations against copy, {dtype}, S1/S2", min(values, default=None), least)
+                goal(f"all operations against copy, {dtype}, S1/S2", min(values, default=None), least=least)
             )
     return lines
-
-
-def verdict(what: str, value: float | None, least: float, unit: str = "") -> str:
-    if value is None:
-        return f"not measured  {what} (goal {least}{unit})"
-    return f"{'reached' if value >= least else 'MISSED':<12}  {what}: {value}{unit} (goal {least}{unit})"
-
-
-def describe(device: str) -> str:
-    if device == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        cpu = Path("/proc/cpuinfo")
-        lines = cpu.read_text().splitlines() if cpu.exists() else []
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = f"{models[0] if models else platform.processor()}, one thread, core-seconds"
-    return f"{name}; PyTorch {torch.__version__}, Python {platform.python_version()}"
 
 
 def main() -> None:
@@ -417,35 +389,20 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(True)
     ops.ready(device, torch.device(device))  # by name: without it there is nothing to measure
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path, rows = arguments.out / f"kernels-{device}.csv", []
-    with open(path, "w", newline="") as file:
-        print(f"# {describe(device)}; python {' '.join(['-m bench.kernels', *sys.argv[1:]])}", file=file)
-        writer = None
-        for shape in arguments.shapes or DEFAULT[device]:
-            for dtype in arguments.dtypes:
-                for row in measure(
-                    shape, getattr(torch, dtype), device, arguments.rounds, not arguments.no_compile
-                ):
-                    if writer is None:
-                        writer = csv.DictWriter(file, row)
-                        writer.writeheader()
-                    writer.writerow(row)
-                    file.flush()  # what is measured is kept even if a later shape fails
-                    rows.append(row)
-                    print(
-                        "  ".join(
-                            f"{value!s:<22}" if i < 5 else f"{value!s:>9}"
-                            for i, value in enumerate(row.values())
-                        )
-                    )
-                    sys.stdout.flush()
-                if device == "cuda":
-                    torch.cuda.empty_cache()
+    on = torch.cuda.get_device_name() if device == "cuda" else None
+    report = Report(arguments.out / f"kernels-{device}.csv", on)
+    for shape in arguments.shapes or DEFAULT[device]:
+        for dtype in arguments.dtypes:
+            kind = getattr(torch, dtype)
+            for row in measure(shape, kind, device, arguments.rounds, not arguments.no_compile):
+                report.add(**row)
+            if device == "cuda":
+                torch.cuda.empty_cache()
+    rows = report.rows
     lines = goals(rows, device)
     reached, missed = (sum(line.startswith(word) for line in lines) for word in ("reached", "MISSED"))
     summary = f"goals: {reached} of {len(lines)} reached, {missed} missed"
-    print(f"\nwritten: {path}", *lines, summary, sep="\n")
+    report.close(*lines, summary)
 
 
 if __name__ == "__main__":

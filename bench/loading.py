@@ -18,26 +18,24 @@ The peer's tars grow with views and not with videos, so it gets a sample of the 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import os
-import platform
-import re
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 import webdataset
 
+from bench.report import RESULTS, Report
+from bench.timing import Spread, alternate, ratio
 from shards import DataSetWriter, Features, FeatureTable, Index, TrainStream
 
 LENGTH, FRAMES, WIDTH, BATCH = 13, 8, 512, 256
 VIEWS = 7.18  # per user, as in MicroLens-50K
-RESULTS = Path(__file__).parent / "results"
+PEER = "webdataset, inside"
 
 
 def draw_sequences(users: int, videos: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +119,7 @@ def measure(read: Callable[[int], Iterator[int]], number: int) -> float:
     return sequences / (time.process_time() - begin)
 
 
-def run(users: int, videos: int, rounds: int, folder: Path) -> list[dict[str, object]]:
+def run(users: int, videos: int, rounds: int, folder: Path, report: Report) -> None:
     length, item = draw_sequences(users, videos)
     index = write_data_set(folder / "ours", length, item, videos)
     table = FeatureTable.open(index, folder / "cache")
@@ -141,39 +139,25 @@ def run(users: int, videos: int, rounds: int, folder: Path) -> list[dict[str, ob
         "ids only": (BATCH, ours, lambda epoch: read_ours(ids, epoch)),
         "joined": (BATCH, ours, lambda epoch: read_ours(joined, epoch)),
         "joined, a row a view": (BATCH, ours, lambda epoch: read_ours(ids, epoch, features)),
-        "webdataset, inside": (BATCH, theirs, lambda epoch: read_peer(files)),
+        PEER: (BATCH, theirs, lambda epoch: read_peer(files)),
     }
-    rates: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 1):
-        for name, (_, _, read) in variants.items():
-            rate = measure(read, number)
-            if number:  # the first pass warms the caches
-                rates[name].append(rate)
-    peer = statistics.median(rates["webdataset, inside"])
-    return [
-        {
-            "layout": name,
-            "batch": batch,
-            "sequences_per_core_second": round(statistics.median(rates[name])),
-            "lowest": round(min(rates[name])),
-            "highest": round(max(rates[name])),
-            "times_peer": round(statistics.median(rates[name]) / peer, 1),
-            "bytes": size,
-        }
-        for name, (batch, size, _) in variants.items()
-    ]
+    rates = alternate(
+        {name: passes(read) for name, (_, _, read) in variants.items()}, rounds
+    )  # the first pass warms the caches
+    for name, (batch, size, _) in variants.items():
+        spread = Spread.of(rates[name])
+        report.add(
+            layout=name,
+            batch=batch,
+            **{"sequences/core-s": spread.median, "lowest": spread.lowest, "highest": spread.highest},
+            **{"is x peer": ratio(rates[name], rates[PEER]).median, "bytes": size},
+        )
 
 
-def host() -> dict[str, str]:
-    """The processor and the versions that the figures belong to."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    packages = {name: version(name) for name in ("torch", "numpy", "webdataset")}
-    return {
-        "cpu": model[1] if model else platform.processor(),
-        "python": platform.python_version(),
-        **packages,
-    }
+def passes(read: Callable[[int], Iterator[int]]) -> Callable[[], float]:
+    """A function that measures the next pass."""
+    numbers = itertools.count()
+    return lambda: measure(read, next(numbers))
 
 
 def main() -> None:
@@ -183,24 +167,13 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--videos", type=int, default=19_738)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="the CSV; default: bench/results/loading-<processor>.csv")
+    parser.add_argument("--out", type=Path, default=RESULTS / "loading.csv", help="the CSV")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    report = Report(args.out)
     with tempfile.TemporaryDirectory() as folder:
-        rows = run(args.users, args.videos, args.rounds, Path(folder))
-    where = host()
-    slug = re.sub(r"[^a-z0-9]+", "-", where["cpu"].lower()).strip("-")
-    out = args.out or RESULTS / f"loading-{slug}.csv"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], "users", "videos", *where], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "users": args.users, "videos": args.videos, **where} for row in rows)
-    print(f"{'layout':24}{'sequences/core-s':>18}{'x peer':>9}{'GB':>8}")
-    for row in rows:
-        rate = f"{row['sequences_per_core_second']:,}"
-        print(f"{row['layout']:24}{rate:>18}{row['times_peer']:>9}{row['bytes'] / 1e9:>8.2f}")
-    print(f"written: {out}")
+        run(args.users, args.videos, args.rounds, Path(folder), report)
+    report.close()
 
 
 if __name__ == "__main__":

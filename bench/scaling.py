@@ -12,7 +12,6 @@ nothing else sends. Needs Linux and `unshare`. Writes bench/results/scaling-cpu.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import os
@@ -22,9 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.report import RESULTS, Report
 from trainer.launch import dry_run
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = (200_000, 600_000)  # videos
 DIM, STEPS = 64, 3
 
@@ -172,25 +171,24 @@ def main() -> None:
         return run_rank(int(stage), precision, int(videos), Path(out))
     if settings.simulate:
         return simulate(settings.simulate, settings.dim)
-    path = RESULTS / "scaling-cpu.csv"
-    columns = ("precision", "stage", "world", "memory", "estimated", "traffic", "expected")
-    print(*(f"{column:>10}" for column in columns))
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for precision, stage, world_size in itertools.product(
-            settings.precisions, settings.stages, settings.worlds
-        ):
-            case = (stage, precision, world_size)
-            small, large = (measure(*case, videos) for videos in SIZES)
-            more = large["parameters"] - small["parameters"]
-            memory, sent = ((large[what] - small[what]) / more for what in ("peak", "traffic"))
-            values = (memory, estimated_memory(*case), sent, expected_traffic(*case))
-            row = [precision, stage, world_size, *(round(value, 2) for value in values)]
-            writer.writerow(row)
-            file.flush()
-            print(*(f"{value:>10}" for value in row), flush=True)
-    print(f"written: {path}")
+    report = Report(RESULTS / "scaling-cpu.csv")
+    for precision, stage, world_size in itertools.product(
+        settings.precisions, settings.stages, settings.worlds
+    ):
+        case = (stage, precision, world_size)
+        small, large = (measure(*case, videos) for videos in SIZES)
+        more = large["parameters"] - small["parameters"]
+        memory, sent = ((large[what] - small[what]) / more for what in ("peak", "traffic"))
+        report.add(
+            precision=precision,
+            stage=stage,
+            world=world_size,
+            memory=memory,
+            estimated=estimated_memory(*case),
+            traffic=sent,
+            expected=expected_traffic(*case),
+        )
+    report.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,55 @@
+"""Training speed on the CPU: targets per core-second, beside RecBole, RecTools and the matrix products alone.
+
+    python -m bench.train [--data DIR --preset microlens]
+
+The same backbone (SASRec, two layers), data, length, width and full softmax for all; one thread, in turn.
+What differs: RecBole trains a row for each prefix of a sequence, RecTools and ours all positions in one pass;
+RecTools keeps a user's newest items alone, ours cuts longer histories into windows; batches are each one's
+own. Ours is also shown as MealRec: with TCD where the data set has features, and NPD; and with the preset's
+own softmax. `wait` is the share of wall time that ours waits for its input.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from bench import race
+from bench.contestants import Entry, present, started, take_turns, versions
+from bench.data import write_events
+from bench.report import Report, goal
+from shards import Index
+
+OURS, PRODUCTS = "ours", "matrix products alone"
+
+
+def main() -> None:
+    """Race, write the CSV, and compare with the goals."""
+    settings, options = race.parse(race.arguments("train", __doc__, rounds=5, seconds=2))
+    backbone = (*options, *race.BACKBONE, *race.FULL_SOFTMAX)
+    with tempfile.TemporaryDirectory() as folder:
+        events = write_events(Index.load(settings.data), Path(folder))
+        entries = [
+            Entry(OURS, "ours", ("train", *backbone)),
+            Entry(PRODUCTS, "products", backbone),
+            *race.peers("train", events, race.config_of(options)),
+            Entry("ours, the preset's softmax", "ours", ("train", *options, *race.BACKBONE)),
+            Entry("MealRec", "ours", ("train", *options)),
+        ]
+        with started(present(entries)) as contestants:
+            rates = take_turns(contestants, settings.seconds, settings.rounds)
+            report = Report(settings.out, versions=versions(contestants))
+            ratios = race.add_rates(report, contestants, rates, OURS, "targets")
+            waits = [r["waited"] / r["wall"] for r in contestants["MealRec"].rounds[1:]]
+    wait = statistics.median(waits)
+    report.close(
+        goal("full softmax, times RecBole", race.median_or_none(ratios, "RecBole SASRec"), least=8),
+        goal("full softmax, times RecTools", race.median_or_none(ratios, "RecTools SASRec"), least=12),
+        goal("full softmax, share of the matrix products' rate", ratios[PRODUCTS].median, least=0.75),
+        goal("MealRec, share of wall time that waits for input", wait, most=0.02),
+    )
+
+
+if __name__ == "__main__":
+    main()
