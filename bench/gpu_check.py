@@ -75,7 +75,7 @@ def commands(out: Path) -> list[tuple[str, list[str]]]:
         ("doctor", [*python, "mealrec.ops", "doctor"]),
         ("parity", [*python, "bench.gpu_check", "parity"]),
     ]
-    # Our kernels alone: PyTorch's take too long. Initcheck would then take what PyTorch's write for unwritten.
+    # Our kernels alone, as PyTorch's take too long; initcheck would then take what those write for unwritten.
     for tool in ("memcheck", "racecheck", "synccheck"):
         sanitizer = [
             "compute-sanitizer",
