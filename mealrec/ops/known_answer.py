@@ -30,9 +30,9 @@ def check(device: str) -> None:
     except RuntimeError as error:
         raise Unavailable(f"they cannot be run: {str(error).splitlines()[0]}") from error
     for name, answer in answers.items():
-        error = float((answer.double() - expected[name].double()).abs().max())
-        if not error <= (0 if name == "words" else TOLERANCE):
-            raise Unavailable(f"they are wrong here: {name} differs from the reference by {error:.1e}")
+        distance = float((answer.double() - expected[name].double()).abs().max())
+        if not distance <= (0 if name == "words" else TOLERANCE):
+            raise Unavailable(f"they are wrong here: {name} differs from the reference by {distance:.1e}")
 
 
 @torch.no_grad()
