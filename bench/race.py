@@ -41,9 +41,9 @@ def arguments(name: str, doc: str, rounds: int, seconds: float) -> argparse.Argu
 
 def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, tuple[str, ...]]:
     """The command line, and the options of ours in it."""
-    words = sys.argv[1:]
-    at = words.index("--") if "--" in words else len(words)
-    settings, after = parser.parse_args(words[:at]), words[at + 1 :]
+    argv = sys.argv[1:]
+    at = argv.index("--") if "--" in argv else len(argv)
+    settings, after = parser.parse_args(argv[:at]), argv[at + 1 :]
     settings.data = data_set(settings.data)
     name = parser.prog.rpartition(".")[2]
     settings.out = settings.out or RESULTS / f"{name}-{settings.data.name}.csv"

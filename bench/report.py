@@ -100,13 +100,13 @@ def processor() -> str:
 
 def installed() -> dict[str, str]:
     """Versions of `PACKAGES`, those that are installed."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _cpuinfo(field: str) -> Iterator[str]:
