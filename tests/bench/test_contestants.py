@@ -65,10 +65,16 @@ def test_the_events_for_peers_are_those_of_the_data_set(
     assert first == list(range(len(first)))
 
 
-def test_the_plain_step_is_the_step_of_a_run(make_data: Callable[..., Path]) -> None:
+def test_the_plain_step_is_the_step_of_a_run(
+    make_data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from trainer import distributed, options, prepare
     from trainer.inputs import Inputs
 
+    # This process is a rank for the time of the test alone: commands of later tests are operators.
+    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in rank.items():
+        monkeypatch.setenv(name, value)
     config = options.parse([*OPTIONS, "--data", str(make_data()), "--model.dim", "8"])
     _, batching = prepare.check_run(config, world_size=1, on_gpu=False)
     ours.choose_port()
