@@ -83,12 +83,12 @@ class Contestant:
 
 
 def present(entries: list[Entry]) -> list[Entry]:
-    """The entries whose environment there is; says which are missing."""
-    found = [entry for entry in entries if entry.interpreter.exists()]
-    missing = [entry.name for entry in entries if entry not in found]
+    """The entries whose environment is there; prints which are missing."""
+    available = [entry for entry in entries if entry.interpreter.exists()]
+    missing = [entry.name for entry in entries if entry not in available]
     if missing:
         print(f"without {', '.join(missing)}: `make bench-peers` makes their environments", file=sys.stderr)
-    return found
+    return available
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from bench.contestants.rounds import Rounds
 
 
 def main() -> None:
-    """Train or evaluate as told."""
+    """Train or evaluate as the arguments say."""
     task, arguments = sys.argv[1], sys.argv[2:]
     rounds = Rounds()
     import torch
@@ -117,7 +117,7 @@ def targets(micro_batches: list[Any]) -> int:
 
 
 def objective(model: Any, batching: Any) -> str:
-    """What is trained, in words."""
+    """What is trained, as a phrase."""
     choice = model.objective
     softmax = "full softmax" if choice.softmax == "full" else f"{choice.negatives} negatives"
     modules = [name for name, there in (("TCD", model.has_tcd), ("NPD", model.npd.enabled)) if there]

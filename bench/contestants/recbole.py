@@ -36,7 +36,7 @@ class Counted:
 
 
 def main() -> None:
-    """Train or evaluate as told."""
+    """Train or evaluate as the arguments say."""
     task, events, length, dim = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     rounds = Rounds()
     os.chdir(events.parent)  # it leaves a log where it runs

@@ -16,7 +16,7 @@ USERS = 10_000  # of one call of `recommend`
 
 
 def main() -> None:
-    """Train or evaluate as told."""
+    """Train or evaluate as the arguments say."""
     task, events, length, dim = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     rounds = Rounds()
     warnings.filterwarnings("ignore")

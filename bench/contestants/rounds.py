@@ -1,6 +1,6 @@
-"""A contestant's side of a race: it works for as long as it is told, and reports what it did.
+"""A contestant's side of a race: it works for the time it is given, and reports what it did.
 
-On standard input comes a number of core-seconds a round; on standard output goes a line of JSON a round. Uses
+On standard input comes a number of core-seconds per round; on standard output goes a line of JSON per round. Uses
 the standard library alone: peers run it with an interpreter of their own.
 """
 
