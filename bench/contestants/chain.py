@@ -3,8 +3,8 @@
     python -m bench.contestants.chain VIDEOS LENGTH DIM
 
 The form of arXiv 2310.20453, not its code: a transformer block reads the history, a one-hidden-layer network
-that knows the step and the history predicts x0, with and without the history at each step, and the result is scored
-with all videos. A row is a user whose 20 best videos are found.
+that knows the step and the history predicts x0, with and without the history at each step, and the result is
+scored with all videos. A row is a user whose 20 best videos are found.
 """
 
 from __future__ import annotations

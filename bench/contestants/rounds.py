@@ -1,7 +1,7 @@
 """A contestant's side of a race: it works for the time it is given, and reports what it did.
 
-On standard input comes a number of core-seconds per round; on standard output goes a line of JSON per round. Uses
-the standard library alone: peers run it with an interpreter of their own.
+On standard input comes a number of core-seconds per round; on standard output goes a line of JSON per round.
+It uses the standard library alone: peers run it with an interpreter of their own.
 """
 
 from __future__ import annotations
