@@ -95,7 +95,57 @@ class SoftmaxLoss(torch.autograd.Function):
         )
 
 
-softmax_loss: Callable[..., torch.Tensor] = SoftmaxLoss.apply
+def softmax_loss(*arguments: Any) -> torch.Tensor:
+    """`SoftmaxLoss`; to torch.compile it is an operator, as its loop has a length that depends on the data."""
+    if torch.compiler.is_compiling():
+        loss: torch.Tensor = _traced_softmax_loss(*arguments)[0]
+    else:
+        loss = SoftmaxLoss.apply(*arguments)
+    return loss
+
+
+class _Kept:
+    """What the forward pass of `SoftmaxLoss` hands to its backward pass: gradients of u, E and the score."""
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None:
+        self.tensors = tensors
+
+
+@torch.library.custom_op("mealrec::softmax_loss", mutates_args=())
+def _traced_softmax_loss(
+    u_ND: torch.Tensor,
+    E_KD: torch.Tensor,
+    bias_K: torch.Tensor | None,
+    score_N: torch.Tensor,
+    target_N: torch.Tensor,
+    column_K: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    kept = _Kept()
+    loss = SoftmaxLoss.forward(kept, u_ND, E_KD, bias_K, score_N, target_N, column_K)
+    grad_u, grad_E, grad_score = kept.tensors
+    return loss, grad_u, grad_E, grad_score
+
+
+@_traced_softmax_loss.register_fake
+def _(
+    u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor, *_: Any
+) -> tuple[torch.Tensor, ...]:
+    loss = score_N.new_empty(())
+    return loss, torch.empty_like(u_ND), torch.empty_like(E_KD), torch.empty_like(score_N)
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _scale_gradients(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    grad_u, grad_E, grad_score = ctx.saved_tensors
+    scaled_u, scaled_E = grad_u * grad.to(grad_u.dtype), grad_E * grad.to(grad_E.dtype)
+    return scaled_u, scaled_E, None, grad_score * grad, None, None
+
+
+_traced_softmax_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
@@ -108,9 +158,15 @@ def full_softmax(
 ) -> torch.Tensor:
     """Sum of `-log softmax(u E^T)[target]` over all videos.
 
-    target: the videos int64 [N] and their rows of the ID table E [I+1, D].
+    target: the videos int64 [N], 0 where none counts, and their rows of the ID table E [I+1, D].
     """
-    return softmax_loss(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, None)
+    score_N = counting(target_score(u_ND, target_ND), target_N)
+    return softmax_loss(u_ND, E_KD, None, score_N, target_N.clamp_min(1), None)
+
+
+def counting(score_N: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """The scores, but so high where there is no target that loss and gradients are exactly 0 there."""
+    return score_N.masked_fill(target_N == 0, 1e30)
 
 
 class NegativeSampler(torch.nn.Module):
@@ -157,10 +213,9 @@ def sampled_softmax(
     """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
 
     Each score is reduced by the log of its expected number of draws [Yi et al. 2019: log-Q correction].
-    Targets
-    and negatives: videos int64 [N], [K] and their rows of the ID table.
+    Targets and negatives: videos int64 [N], 0 where none counts, and [K], and their rows of the ID table.
     """
     expected = math.log(len(negative_K))
     score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
     bias_K = -(sampler.log_probability(negative_K) + expected)
-    return softmax_loss(u_ND, negative_KD, bias_K, score_N, target_N, negative_K)
+    return softmax_loss(u_ND, negative_KD, bias_K, counting(score_N, target_N), target_N, negative_K)
