@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.fx.experimental import _config as symbolic_sizes
 
 import mealrec
 from trainer.errors import UserError
@@ -24,6 +25,8 @@ def compile_losses(model: mealrec.MealRec, **how: Any) -> None:
     """
     _try(model.item.device, **how)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    # Two sizes that are equal in the first batch, as rows and positions may be, are no rule for the others.
+    symbolic_sizes.use_duck_shape = False
     whole = model.config.backbone.name not in WITH_A_BREAK
     compiled = torch.compile(model.losses, fullgraph=whole, dynamic=True, **how)
     model.losses = compiled  # type: ignore[method-assign]
@@ -34,7 +37,6 @@ def _try(device: torch.device, **how: Any) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1, fullgraph=True, **how)(torch.ones(8, device=device))
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"--train.compile: torch.compile does not work on {device}: {reason}; leave the option out"
-        ) from error
+        # The first line names the backend, the second one its error.
+        reason = " ".join(str(error).split("\n")[:2])
+        raise UserError(f"--train.compile: torch.compile does not work on {device}: {reason}") from error
