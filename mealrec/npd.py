@@ -67,8 +67,9 @@ class NPD(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Refine preferences h with queries q [R, D]: `u` [R, D] and, in training, the sum of L_NPD.
 
-        `noise` belongs to the same R positions; mask: bool [R], those in the sum. In evaluation the chain runs from `infer_start` in
-        `sampler_steps` steps (0 = all); only the sampler's coefficients use the step.
+        `noise` belongs to the same R positions; mask: bool [R], those in the sum. In evaluation the chain
+        runs from `infer_start` in `sampler_steps` steps (0 = all); only the sampler's coefficients use the
+        step.
         """
         if self.training:
             hhat_RD, loss = self._train(h_RD, q_RD, noise, mask_R)

@@ -95,13 +95,15 @@ class SoftmaxLoss(torch.autograd.Function):
         )
 
 
+_eager_softmax_loss: Callable[..., torch.Tensor] = SoftmaxLoss.apply
+
+
 def softmax_loss(*arguments: Any) -> torch.Tensor:
-    """`SoftmaxLoss`; to torch.compile it is an operator, as its loop has a length that depends on the data."""
+    """`SoftmaxLoss`; to torch.compile it is an operator, as the length of its loop depends on the data."""
     if torch.compiler.is_compiling():
         loss: torch.Tensor = _traced_softmax_loss(*arguments)[0]
-    else:
-        loss = SoftmaxLoss.apply(*arguments)
-    return loss
+        return loss
+    return _eager_softmax_loss(*arguments)
 
 
 class _Kept:

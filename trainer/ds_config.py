@@ -54,8 +54,8 @@ def derive(
         "zero_allow_untested_optimizer": True,
     }
     if precision == "bf16" and train.zero_stage == 0:
-        # Parameters in float32 and products in bfloat16. DeepSpeed's own bf16 without ZeRO wraps the optimiser
-        # in its FP16_UnfusedOptimizer, where the host waits for the device once a parameter, and a step takes
+        # Parameters in float32, products in bfloat16. DeepSpeed's own bf16 without ZeRO wraps the optimiser
+        # in FP16_UnfusedOptimizer, where the host waits for the device once a parameter, and a step takes
         # twice the operators (`python -m bench.operators`).
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     elif precision == "bf16":

@@ -35,7 +35,8 @@ for _schema in SCHEMAS:
 operators: Any = torch.ops.mealrec
 
 
-# Shapes, for torch.compile: by `shape` and not by `len`, which would fix a size that may vary. Results are dense whatever the strides of the inputs.
+# Shapes, for torch.compile: from `shape` and not from `len`, which would fix a size that may vary. Results
+# are dense whatever the strides of the inputs.
 
 
 def _dense(x: Tensor, *_: object) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sizes of a batch that depend on its data, rounded up to few: for compiled code, which is made for each size.
+"""Sizes of a batch that depend on its data, rounded up to few: for code that is prepared for each size.
 
 They are the positions L of the longest row, the N positions in `real_index`, the W in `target_index` and the
 U distinct videos. What is added takes no part: cells without a video, and the padding's row of the features.

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.trainer import runs
 from trainer import ds_config
@@ -25,7 +26,10 @@ def test_derived_config_is_one_that_deepspeed_takes(stage: int, monkeypatch: pyt
     actual = DeepSpeedConfig(json.loads(json.dumps(derived)), mesh_device=None)
     assert (actual.zero_optimization_stage, actual.gradient_clipping) == (stage, 0.5)
     assert actual.gradient_accumulation_steps == 4 and actual.train_micro_batch_size_per_gpu == 64
-    assert actual.bfloat16_config.enabled
+    # Without ZeRO, DeepSpeed's bf16 would wait for the device once a parameter.
+    assert actual.bfloat16_config.enabled == (stage > 0)
+    assert actual.torch_autocast_enabled == (stage == 0)
+    assert stage or actual.torch_autocast_dtype == torch.bfloat16
 
 
 def test_offload_needs_zero() -> None:
@@ -95,6 +99,18 @@ def test_only_typed_options_conflict() -> None:
     ):
         with pytest.raises(UserError, match=f"--{name} {value} conflicts with .* a.json"):
             ds_config.check_conflicts(user, {name: value}, "a.json")
+
+
+def test_precision_of_a_users_json() -> None:
+    for user, precision in (
+        ({}, "fp32"),
+        ({"bf16": {"enabled": True}}, "bf16"),
+        ({"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}, "bf16"),
+        ({"torch_autocast": {"enabled": True, "dtype": "float16"}}, "fp16"),
+    ):
+        ds_config.check_conflicts(user, {"train.precision": precision}, "a.json")
+        with pytest.raises(UserError, match="--train.precision other conflicts with precision"):
+            ds_config.check_conflicts(user, {"train.precision": "other"}, "a.json")
 
 
 def test_users_json_is_what_trains(one_rank: dict[str, Path], workplace: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batches with few sizes train to the same, and hold no size that depends on the data: a step can be captured."""
+"""Batches with few sizes train to the same, and a step on them depends on no value: it can be captured."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def build(
     )
     if type(engine.optimizer).__name__ == "FP16_UnfusedOptimizer" and engine.global_rank == 0:
         logging.getLogger("mealrec").warning(
-            "bf16 or fp16 without ZeRO: DeepSpeed updates the parameters one by one and waits for each;"
-            ' "zero_optimization": {"stage": 1} in the JSON, or "torch_autocast" in place of "bf16", is faster'
+            "bf16 or fp16 without ZeRO: DeepSpeed updates the parameters one by one and waits for each."
+            ' "zero_optimization": {"stage": 1} in the JSON avoids it, or "torch_autocast" in place of "bf16"'
         )
     return engine
 

@@ -46,7 +46,9 @@ def test_what_is_added_takes_no_part(make_data_set, tmp_path, features):
             if table is not None:
                 distinct = len(before["frames"])
                 assert torch.equal(after["features"][:distinct], before["features"])
-                assert torch.equal(after["feature_row"], torch.nn.functional.pad(before["feature_row"], (0, added)))
+                assert torch.equal(
+                    after["feature_row"], torch.nn.functional.pad(before["feature_row"], (0, added))
+                )
                 assert not after["features"][distinct:].any() and not after["frames"][distinct:].any()
             for found, batch in zip(sizes, (before, after), strict=True):
                 found.add((batch["item"].shape[1], len(batch["real_index"]), len(batch["target_index"])))

@@ -1,4 +1,4 @@
-"""torch.compile of the losses: the same numbers, no graph break, few graphs, and one line where it cannot be."""
+"""torch.compile of the losses: the same numbers, no graph break, few graphs; one line where it cannot be."""
 
 from __future__ import annotations
 

@@ -4,16 +4,60 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from mealrec import MealRec, MealRecConfig
+from mealrec import Batch, MealRec, MealRecConfig
 from tests.trainer import runs
+from trainer import distributed, ds_config
+from trainer.batching import resolve
 from trainer.config import TrainConfig
 from trainer.errors import UserError
+from trainer.evaluation.run import single_world
+from trainer.launch import machine
 from trainer.rank import engine
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is the one rank of a run."""
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(machine.free_port()))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    distributed.init()
+    yield
+    distributed.shutdown()
+
+
+def make_batch() -> Batch:
+    """Eight histories of five videos, with random frames."""
+    generator = torch.Generator().manual_seed(1)
+    item, target = torch.randint(1, 31, (2, 8, 5), generator=generator)
+    return {
+        "sample_id": torch.arange(8),
+        "item": item,
+        "target": target,
+        "features": torch.randn(31, 3, 8, generator=generator),
+        "frames": torch.full((31,), 3),
+        "feature_row": item,
+    }
+
+
+@pytest.mark.parametrize("begin", [distributed.init, single_world])
+def test_attention_is_never_cudnns(alone: None, begin: Callable[[], object]) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    begin()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def rates(total: int, **settings: object) -> list[float]:
@@ -59,3 +103,26 @@ def test_offloaded_optimiser_trains_to_the_same(
     )
     assert runs.train_several(1, [command], cache) == [None]
     np.testing.assert_allclose(runs.losses(run), runs.losses(one_rank["whole"]), rtol=1e-4)
+
+
+def test_bf16_without_zero_has_the_plain_optimiser(alone: None, caplog: pytest.LogCaptureFixture) -> None:
+    """Parameters and gradients stay in float32. A user's JSON with DeepSpeed's own bf16 is said to be slow."""
+    train, batching = TrainConfig(precision="bf16", tensorboard=False), resolve(8, 8, 1)
+    settings = ds_config.derive(train, batching, precision="bf16")
+    config = MealRecConfig(videos=30, frames=3, width=8, dim=16)
+    with caplog.at_level("WARNING", logger="mealrec"):
+        built = engine.build(MealRec(config), train, settings)
+    assert type(built.optimizer) is torch.optim.AdamW and not caplog.records
+    batch = make_batch()
+    losses = built(batch)
+    built.backward(built.module.objective(losses, built.module.counts(batch)))
+    assert {p.grad.dtype for p in built.module.parameters() if p.grad is not None} == {torch.float32}
+    exact = MealRec(config).train()(batch)
+    for name, loss in losses.items():
+        assert loss != exact[name] and float(loss) == pytest.approx(float(exact[name]), rel=0.02)
+
+    del settings["torch_autocast"]
+    with caplog.at_level("WARNING", logger="mealrec"):
+        built = engine.build(MealRec(config), train, settings | {"bf16": {"enabled": True}})
+    assert type(built.optimizer).__name__ == "FP16_UnfusedOptimizer"
+    assert "waits for each" in caplog.text and len(caplog.records) == 1
