@@ -115,7 +115,7 @@ def measure(stage: int, precision: str, world_size: int, videos: int) -> dict[st
 
 def estimated_memory(stage: int, precision: str, world_size: int) -> float:
     """Return the bytes per rank and parameter that `--dry_run` estimates."""
-    return sum(dry_run.bytes_per_parameter(stage, world_size, bf16=precision == "bf16"))
+    return sum(dry_run.bytes_per_parameter(stage, world_size, bf16=_is_narrow(stage, precision)))
 
 
 def expected_traffic(stage: int, precision: str, world_size: int) -> float:
@@ -124,8 +124,13 @@ def expected_traffic(stage: int, precision: str, world_size: int) -> float:
     Gradients go to all and, with ZeRO 1 and 2, new parameters to all; with ZeRO 3 parameters twice, and
     gradients to their owners.
     """
-    width = 2 if precision == "bf16" else 4
+    width = 2 if _is_narrow(stage, precision) else 4
     return (2 if stage == 0 else 3) * width * (world_size - 1) / world_size
+
+
+def _is_narrow(stage: int, precision: str) -> bool:
+    """Whether parameters are in bf16: without ZeRO they stay in float32 (`ds_config.derive`)."""
+    return precision == "bf16" and stage > 0
 
 
 def simulate(picture: Path, dim: int) -> None:

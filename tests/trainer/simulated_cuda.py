@@ -83,14 +83,14 @@ class OnDevice(torch.Tensor):
 class Simulation(TorchDispatchMode):
     """Runs the operators of the simulated GPU.
 
-    `waits` has what made the host wait, and where; `calls` the operators with the sizes of their tensors and
-    their other arguments, which is all that a captured graph would repeat.
+    `waits` has what made the host wait, and where; `calls`, where a test sets it, the operators with the
+    sizes of their tensors and their other arguments: all that a captured graph would repeat.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
-        self.calls: list[str] = []
+        self.calls: list[str] | None = None
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -113,7 +113,8 @@ class Simulation(TorchDispatchMode):
             )
             if boolean or name in WAITING:
                 self.waits.append(f"{operator} at {place()}")
-        self.calls.append(f"{operator} {tree_map(_size, (args, kwargs))}")
+        if self.calls is not None:
+            self.calls.append(f"{operator} {tree_map(_size, (args, kwargs))}")
         plain_args, plain_kwargs = tree_map(_held, (args, kwargs))
         result = operator(*plain_args, **plain_kwargs)
         if not to_device:

@@ -73,10 +73,9 @@ def test_a_step_depends_on_sizes_alone(data: Path, cache: Path, case: str) -> No
         gradients(model, batches[0])  # makes what the others use again
         traces = []
         for batch in batches:
-            simulated.waits.clear()
-            simulated.calls.clear()
+            simulated.waits, simulated.calls = [], []
             gradients(model, batch)
             assert simulated.waits == []
-            traces.append([*simulated.calls])
+            traces.append(simulated.calls)
     assert len(traces[0]) > 100
     assert traces[1] == traces[0]

@@ -72,9 +72,9 @@ class BytesPerParameter(NamedTuple):
 def bytes_per_parameter(stage: int, world_size: int, *, bf16: bool) -> BytesPerParameter:
     """Return the memory of a rank in bytes per parameter under ZeRO `stage`.
 
-    Permanent are parameters and gradients in the compute precision, two fp32 moments of AdamW, and an fp32
-    master copy of the parameters with bf16 or ZeRO. ZeRO divides the optimiser's part (with the master copy)
-    by the ranks from stage 1, gradients from stage 2, parameters from stage 3.
+    Permanent are parameters and gradients, two fp32 moments of AdamW, and an fp32 master copy of the
+    parameters with bf16 or ZeRO. ZeRO divides the optimiser's part (with the master copy) by the ranks from
+    stage 1, gradients from stage 2, parameters from stage 3. bf16: parameters and gradients are in it.
 
     What is transient holds for the ID table, nearly all of a large model: it is one tensor, which ZeRO passes
     on whole. Measured by `bench.scaling`.

@@ -106,7 +106,7 @@ def test_offloaded_optimiser_trains_to_the_same(
 
 
 def test_bf16_without_zero_has_the_plain_optimiser(alone: None, caplog: pytest.LogCaptureFixture) -> None:
-    """Parameters and gradients stay in float32. A user's JSON with DeepSpeed's own bf16 is said to be slow."""
+    """Parameters and gradients stay in float32. DeepSpeed's own bf16, by a user's JSON, is warned of."""
     train, batching = TrainConfig(precision="bf16", tensorboard=False), resolve(8, 8, 1)
     settings = ds_config.derive(train, batching, precision="bf16")
     config = MealRecConfig(videos=30, frames=3, width=8, dim=16)
