@@ -27,9 +27,8 @@ CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 class SoftmaxLoss(torch.autograd.Function):
     """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients.
 
-    Both in the same pass. The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are,
-    and the backward pass only scales them. Columns that are the target itself, or the padding, are left out
-    of the sum over k.
+    Both in the same pass. The logits [K, N] are never held whole; the gradients of u [N, D] and E [K, D] are,
+    and the backward pass only scales them. The k that is the target itself is left out of the sum.
     """
 
     @staticmethod
@@ -39,12 +38,13 @@ class SoftmaxLoss(torch.autograd.Function):
         E_KD: torch.Tensor,
         bias_K: torch.Tensor | None,
         score_N: torch.Tensor,
-        target_N: torch.Tensor,
-        column_K: torch.Tensor | None,
+        own_N: torch.Tensor,
+        first: int,
     ) -> torch.Tensor:
         """The sum, a float32 scalar.
 
-        score: float32 [N]; target: int64 [N]; column: the video of each k, None where E is the whole table.
+        bias: float32 [K]; score: float32 [N]; own: the k that is the target itself, -1 where none is,
+        int64 [N]; first: the first k that takes part.
         """
         loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
         grad_u, grad_E, grad_score = (
@@ -52,31 +52,33 @@ class SoftmaxLoss(torch.autograd.Function):
             torch.zeros_like(E_KD, dtype=torch.float32),
             torch.empty_like(score_N),
         )
-        first = 1 if column_K is None else 0  # the padding's row takes no part
+        # Not a slice by the caller: its gradient would be one more copy of the table.
         competing, grad_competing = E_KD[first:], grad_E[first:]
         rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
         for start in range(0, len(u_ND), rows):
             part = slice(start, start + rows)
-            u, score, target = u_ND[part], score_N[part, None], target_N[part, None]
-            logits = (u @ competing.T).float()
+            u, score, own = u_ND[part], score_N[part], own_N[None, part] - first
+            # A column for each target: this way around, products with a long table take a quarter less.
+            logits = (competing @ u.T).float()
             if bias_K is not None:
-                logits += bias_K
-            if column_K is None:
-                logits.scatter_(1, target - first, float("-inf"))
-            else:
-                logits.masked_fill_(column_K == target, float("-inf"))
+                logits += bias_K[:, None]
+            column = own.clamp_min(0)
+            kept = logits.gather(0, column)
+            logits.scatter_(0, column, kept.masked_fill_(own >= 0, float("-inf")))
             # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
-            highest = torch.maximum(logits.amax(1, keepdim=True), score)
-            rest = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            z = rest + (score - highest).exp_()
+            highest = torch.maximum(logits.amax(0), score)
+            rest = logits.sub_(highest).exp_().sum(0)
+            z = rest + (score - highest).exp()
             loss += (highest + z.log() - score).sum()
-            grad_score[part] = -(rest / z)[:, 0]
-            probability = logits.div_(z).to(u.dtype)
-            torch.mm(probability, competing, out=grad_u[part])
-            if probability.dtype == torch.float32:
-                grad_competing.addmm_(probability.T, u)
+            grad_score[part] = -rest / z
+            # The probabilities are `exp(logits) / z`; dividing the narrow matrices is cheaper.
+            weight = logits.to(u.dtype)
+            grad_u[part] = (weight.T @ competing).div_(z[:, None])
+            scaled = u / z[:, None].to(u.dtype)
+            if weight.dtype == torch.float32:
+                grad_competing.addmm_(weight, scaled)
             else:
-                grad_competing += probability.T @ u
+                grad_competing += weight @ scaled
         ctx.save_for_backward(grad_u, grad_E.to(E_KD.dtype), grad_score)
         return loss
 
@@ -84,15 +86,9 @@ class SoftmaxLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Scale the gradients of u, E and the target's score."""
-        grad_u, grad_E, grad_score = ctx.saved_tensors
-        return (
-            grad_u * grad.to(grad_u.dtype),
-            grad_E * grad.to(grad_E.dtype),
-            None,
-            grad_score * grad,
-            None,
-            None,
-        )
+        # In place, once: the graph refuses a second backward pass.
+        grad_u, grad_E, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
+        return grad_u, grad_E, None, grad_score, None, None
 
 
 softmax_loss: Callable[..., torch.Tensor] = SoftmaxLoss.apply
@@ -110,7 +106,8 @@ def full_softmax(
 
     target: the videos int64 [N] and their rows of the ID table E [I+1, D].
     """
-    return softmax_loss(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, None)
+    # Row 0 is the padding, and takes no part.
+    return softmax_loss(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, 1)
 
 
 class NegativeSampler(torch.nn.Module):
@@ -135,10 +132,10 @@ class NegativeSampler(torch.nn.Module):
         self.register_buffer("thresholds", torch.from_numpy(upper), persistent=False)
 
     def draw(self, seed: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Draw videos, int64 [K]."""
+        """Draw videos, int64 [K], ascending."""
         zero = torch.zeros(1, dtype=torch.int64, device=self.thresholds.device)
         word_K = words(Counters(seed, step, zero, zero), self.count, RandomStream.NEGATIVES)[0]
-        return torch.searchsorted(self.thresholds, word_K, right=True) + 1
+        return torch.searchsorted(self.thresholds, word_K.sort().values, right=True) + 1
 
     def log_probability(self, video: torch.Tensor) -> torch.Tensor:
         """Log Q of videos, float32 of the same shape."""
@@ -157,10 +154,17 @@ def sampled_softmax(
     """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
 
     Each score is reduced by the log of its expected number of draws [Yi et al. 2019: log-Q correction].
-    Targets
-    and negatives: videos int64 [N], [K] and their rows of the ID table.
+    Targets and negatives: videos int64 [N], and [K] ascending, and their rows of the ID table.
     """
     expected = math.log(len(negative_K))
     score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
-    bias_K = -(sampler.log_probability(negative_K) + expected)
-    return softmax_loss(u_ND, negative_KD, bias_K, score_N, target_N, negative_K)
+    # A video that was drawn several times counts so often in its first place, and no more in the others:
+    # each target then competes with itself in at most one place.
+    first_K = torch.searchsorted(negative_K, negative_K)
+    times_K = torch.searchsorted(negative_K, negative_K, right=True) - first_K
+    again_K = first_K != torch.arange(len(negative_K), device=negative_K.device)
+    bias_K = times_K.float().log() - (sampler.log_probability(negative_K) + expected)
+    bias_K = bias_K.masked_fill(again_K, float("-inf"))
+    place_N = torch.searchsorted(negative_K, target_N).clamp_max(len(negative_K) - 1)
+    own_N = torch.where(negative_K[place_N] == target_N, place_N, -1)
+    return softmax_loss(u_ND, negative_KD, bias_K, score_N, own_N, 0)
