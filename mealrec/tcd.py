@@ -8,7 +8,6 @@ Legend: B rows, L positions, N real positions among them, U distinct videos, M f
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from mealrec.config import TCDConfig
 from mealrec.diffusion import Diffusion, Streams, schedule_of, shuffled, step_embedding
 from mealrec.noise import Noise
 from mealrec.ops import RandomStream
-from mealrec.video import FrameAttention, TemporalGuidance, mean_over_frames
+from mealrec.video import FrameAttention, TemporalGuidance, masked_softmax, mean_over_frames
 
 STREAMS = Streams(
     RandomStream.TCD_STEP, RandomStream.TCD_NOISE, RandomStream.TCD_INFER_START, RandomStream.TCD_INFER_STEP
@@ -84,11 +83,11 @@ class DenoiserBlock(nn.Module):
         """x: [N, M, D]; s: condition [N, D]; mask: bool [N, M]; returns [N, M, D]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(s_ND)[:, None, :].chunk(6, dim=2)
         width = x_NMD.shape[-1:]
-        y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_a) + shift_a
-        x_NMD = x_NMD + (1 + gate_a) * self.attention(y_NMD, mask_NM)
-        y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_f) + shift_f
-        out_NMD: torch.Tensor = x_NMD + (1 + gate_f) * self.ffn(y_NMD)
-        return out_NMD
+        # `addcmul(a, b, c) = a + b c`: half the passes over [N, M, D].
+        y_NMD = torch.addcmul(shift_a, F.layer_norm(x_NMD, width), 1 + scale_a)
+        x_NMD = torch.addcmul(x_NMD, self.attention(y_NMD, mask_NM), 1 + gate_a)
+        y_NMD = torch.addcmul(shift_f, F.layer_norm(x_NMD, width), 1 + scale_f)
+        return torch.addcmul(x_NMD, self.ffn(y_NMD), 1 + gate_f)
 
 
 class ContentDenoiser(nn.Module):
@@ -127,10 +126,29 @@ class ContentDenoiser(nn.Module):
         for block in self.blocks:
             y_NMD = block(y_NMD, s_ND, mask_NM)
         shift, scale = self.modulate(s_ND)[:, None, :].chunk(2, dim=2)
-        correction: torch.Tensor = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]) * (1 + scale) + shift)
+        y_NMD = torch.addcmul(shift, F.layer_norm(y_NMD, y_NMD.shape[-1:]), 1 + scale)
         table = ops.schedule.tables(self.schedule, x_NMD.device)
         signal, noise = (part[t_N + 1, None, None].to(x_NMD.dtype) for part in (table.signal, table.noise))
-        return signal * x_NMD + noise * correction
+        return torch.addcmul(signal * x_NMD, noise, self.out(y_NMD))
+
+
+class FrameScores(nn.Linear):
+    """Scores of frames `[x; g]` under queries: `q . W [x; g]`, in another order of the products.
+
+    The few queries are multiplied with the weight, rather than the many frames.
+    """
+
+    def forward(  # type: ignore[override]
+        self, q_NHK: torch.Tensor, x_NMD: torch.Tensor, g_NMD: torch.Tensor, position_MD: torch.Tensor
+    ) -> torch.Tensor:
+        """q: [N, H, K]; x, g: [N, M, D]; position: added to g, [M, D]; returns [N, H, M]."""
+        N, H, K = q_NHK.shape
+        weight_HKE = self.weight.view(H, K, -1)
+        q_NHE = torch.bmm(q_NHK.transpose(0, 1), weight_HKE).transpose(0, 1)
+        for_x_NHD, for_g_NHD = q_NHE.chunk(2, dim=2)
+        score_NHM = for_g_NHD @ position_MD.T
+        score_NHM = torch.baddbmm(score_NHM, for_g_NHD, g_NMD.transpose(1, 2))
+        return torch.baddbmm(score_NHM, for_x_NHD, x_NMD.transpose(1, 2))
 
 
 class FramePooling(nn.Module):
@@ -146,7 +164,7 @@ class FramePooling(nn.Module):
         self.heads = heads
         self.position = nn.Parameter(torch.randn(frames, dim) * 0.02)
         self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(2 * dim, dim, bias=False)
+        self.key = FrameScores(2 * dim, dim, bias=False)
         self.out = nn.Linear(heads * dim, dim, bias=False)
         with torch.no_grad():
             self.out.weight.copy_(torch.eye(dim).repeat(1, heads) / heads)
@@ -156,12 +174,9 @@ class FramePooling(nn.Module):
         self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, g_NMD: torch.Tensor, c_ND: torch.Tensor
     ) -> torch.Tensor:
         """x, g: [N, M, D]; mask: bool [N, M]; c: [N, D]; returns [N, D]."""
-        N, M, D = x_NMD.shape
-        H, K = self.heads, D // self.heads
-        q_NHK = self.query(c_ND).view(N, H, K)
-        k_NMHK = self.key(torch.cat([x_NMD, g_NMD + self.position], dim=2)).view(N, M, H, K)
-        score_NHM = torch.einsum("nhk,nmhk->nhm", q_NHK, k_NMHK).float() / math.sqrt(K)
-        weight_NHM = score_NHM.masked_fill(~mask_NM[:, None], -1e9).softmax(dim=2).to(x_NMD.dtype)
+        q_NHK = self.query(c_ND).unflatten(1, (self.heads, -1))
+        score_NHM = self.key(q_NHK, x_NMD, g_NMD, self.position).float() * q_NHK.shape[2] ** -0.5
+        weight_NHM = masked_softmax(score_NHM, mask_NM[:, None]).to(x_NMD.dtype)
         pooled_ND: torch.Tensor = self.out((weight_NHM @ x_NMD).flatten(1))
         return pooled_ND
 
