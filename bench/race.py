@@ -14,7 +14,8 @@ from bench.timing import Spread, ratio
 from trainer import options
 from trainer.config import RunConfig
 
-BACKBONE = ("--model.tcd.enabled", "false", "--model.npd.enabled", "false", "--model.use_video", "false")
+NO_DIFFUSION = ("--model.tcd.enabled", "false", "--model.npd.enabled", "false")
+BACKBONE = (*NO_DIFFUSION, "--model.use_video", "false")
 FULL_SOFTMAX = ("--model.objective.softmax", "full")
 
 
