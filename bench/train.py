@@ -1,12 +1,13 @@
-"""Training speed on the CPU: targets per core-second, beside RecBole, RecTools and the matrix products alone.
+"""Training speed on the CPU: targets per core-second, beside RecBole, RecTools, RePlay and bare products.
 
     python -m bench.train [--data DIR --preset microlens]
 
 The same backbone (SASRec, two layers), data, length, width and full softmax for all; one thread, in turn.
-What differs: RecBole trains a row for each prefix of a sequence, RecTools and ours all positions in one pass;
-RecTools keeps a user's newest items alone, ours cuts longer histories into windows; batches are each one's
-own. Ours is also shown with the preset's own softmax: by IDs, with the mean of the frames where the data set
-has features, and as MealRec, with TCD on the frames and NPD. The goal for the wait is its share of wall time.
+What differs: RecBole trains a row for each prefix of a sequence, the others all positions in one pass;
+RecTools and RePlay keep a user's newest items alone, ours cuts longer histories into windows; batches are
+each one's own. Ours is also shown with the preset's own softmax: by IDs, with the mean of the frames where
+the data set has features, and as MealRec, with TCD on the frames and NPD. The goal for the wait is its share
+of wall time.
 """
 
 from __future__ import annotations

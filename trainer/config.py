@@ -61,7 +61,7 @@ class TrainConfig:
     max_epochs: int = option(20, "passes over the training data at most")
     batch_size: int = option(512, "samples in a global batch: micro_batch_size x accumulation x ranks")
     micro_batch_size: int = option(
-        0, "samples a rank computes at once; 0: an eighth of the batch, at least 32 (GPUs: 256), up to 1024"
+        0, "samples a rank computes at once; 0: an eighth of the batch, at least 128 (GPUs: 256), up to 1024"
     )
     lr: float = option(1e-3, "peak learning rate of AdamW")
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW")
