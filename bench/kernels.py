@@ -117,7 +117,7 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
 
     Ours is called as the model calls it, without the checks of arguments, which a graph leaves out too.
     """
-    table, counters = tables(SCHEDULE, torch.device(device)), b.counters
+    table, counters, one = tables(SCHEDULE, torch.device(device)), b.counters, torch.ones((), device=device)
     fused, fields = torch.ops.mealrec, (counters.seed, counters.step, counters.sample_id, counters.row)
 
     def contest(ours: Call, eager: Callable, arguments: Callable[[int], tuple]) -> dict[str, Call]:
@@ -202,9 +202,12 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
         )
     yield Case(
         "loss and gradient",
-        3,
+        5,
         contest(
-            lambda i: fused.diffusion_loss(b.x[i], b.y[i], b.mask)[1],
+            lambda i: [
+                fused.diffusion_loss(b.x[i], b.y[i], b.mask),
+                fused.diffusion_loss_gradient(b.x[i], b.y[i], b.mask, one),
+            ][1],
             eager_loss,
             lambda i: (b.x[i], b.y[i], b.mask),
         ),

@@ -134,8 +134,8 @@ def diffusion_loss(
 ) -> torch.Tensor:
     """Masked squared error: the sum over the rows of `mask` of its average over D, a float32 scalar.
 
-    The kernels make the gradient in the same pass. prediction, target: [R, D]; mask: bool [R]. Differentiable
-    in the prediction; the target is data. The order of the sum is fixed.
+    prediction, target: [R, D]; mask: bool [R]. Differentiable in the prediction; the target is data. The order
+    of the sum is fixed.
     """
     check_rows("diffusion_loss", prediction_RD, target_RD)
     check_mask("diffusion_loss", mask_R, prediction_RD)

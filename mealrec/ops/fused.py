@@ -91,7 +91,7 @@ def diffusion_loss(
     prediction_RD: torch.Tensor, target_RD: torch.Tensor, mask_R: torch.Tensor | None
 ) -> torch.Tensor:
     """See `reference.diffusion_loss`."""
-    loss: torch.Tensor = operators.diffusion_loss(prediction_RD, target_RD, _dense(mask_R))[0]
+    loss: torch.Tensor = operators.diffusion_loss(prediction_RD, target_RD, _dense(mask_R))
     return loss
 
 

@@ -23,7 +23,8 @@ SCHEMAS = (
     "scale_rows(Tensor x, Tensor t, Tensor scale, Tensor? mask) -> Tensor",
     "reverse_step(Tensor x, Tensor x0hat, Tensor? null, Tensor t, Tensor t_prev, Tensor abar, "
     f"float guidance, float eta, bool ddpm, Tensor? mask, {COUNTERS}, int stream) -> Tensor",
-    "diffusion_loss(Tensor prediction, Tensor target, Tensor? mask) -> (Tensor, Tensor)",
+    "diffusion_loss(Tensor prediction, Tensor target, Tensor? mask) -> Tensor",
+    "diffusion_loss_gradient(Tensor prediction, Tensor target, Tensor? mask, Tensor grad) -> Tensor",
     f"dropout(Tensor x, Tensor? residual, float p, {COUNTERS}, int stream) -> Tensor",
     f"words({COUNTERS}, int columns, int stream) -> Tensor",
     f"normal({COUNTERS}, int columns, int stream) -> Tensor",
@@ -56,8 +57,8 @@ def _dense_and_steps(
     return _dense(x0), _dense(row)
 
 
-def _scalar_and_dense(prediction: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return prediction.new_empty((), dtype=torch.float32), _dense(prediction)
+def _scalar(prediction: Tensor, *_: object) -> Tensor:
+    return prediction.new_empty((), dtype=torch.float32)
 
 
 def _words(seed: Tensor, step: Tensor, sample_id: Tensor, row: Tensor, columns: int, stream: int) -> Tensor:
@@ -73,7 +74,8 @@ _shapes: dict[str, Callable[..., Any]] = {
     "q_sample_drawn": _dense_and_steps,
     "scale_rows": _dense,
     "reverse_step": _dense,
-    "diffusion_loss": _scalar_and_dense,
+    "diffusion_loss": _scalar,
+    "diffusion_loss_gradient": _dense,
     "dropout": _dense,
     "words": _words,
     "normal": _normals,
@@ -138,13 +140,11 @@ def _reverse_step_backward(ctx: Context, grad: Tensor) -> Gradients:
 
 
 def _save_diffusion_loss(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs)
 
 
-def _diffusion_loss_backward(ctx: Context, grad: Tensor, _: None) -> Gradients:
-    (gradient,) = ctx.saved_tensors
-    return (gradient * grad).to(gradient.dtype), None, None
+def _diffusion_loss_backward(ctx: Context, grad: Tensor) -> Gradients:
+    return operators.diffusion_loss_gradient(*ctx.saved_tensors, grad), None, None
 
 
 def _save_dropout(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:

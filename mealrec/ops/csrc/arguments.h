@@ -67,10 +67,17 @@ struct ReverseStep {
 struct DiffusionLoss {
   Shape shape;
   Rows prediction, target;
-  void* gradient;
   float* loss;
   float* partial;    // one per block
   const bool* mask;  // or null
+};
+
+struct DiffusionLossGradient {
+  Shape shape;
+  Rows prediction, target;
+  void* out;
+  const float* grad;  // of the loss
+  const bool* mask;
 };
 
 struct Dropout {

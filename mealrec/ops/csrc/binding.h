@@ -122,20 +122,24 @@ struct Operations {
     return out;
   }
 
-  static std::tuple<Tensor, Tensor> diffusion_loss(Tensor prediction, Tensor target, OptionalTensor mask) {
-    DiffusionLoss a{};
-    a.shape = shape_of(prediction);
-    a.prediction = rows_of(prediction, prediction);
-    a.target = rows_of(target, prediction);
-    a.mask = mask_of(mask, prediction);
-    Tensor gradient = empty_rows(prediction);
+  static Tensor diffusion_loss(Tensor prediction, Tensor target, OptionalTensor mask) {
+    const Shape shape = shape_of(prediction);
     Tensor loss = torch::stable::new_empty(prediction, {}, ScalarType::Float);
-    Tensor partial = torch::stable::new_empty(prediction, {Backend::loss_blocks(a.shape)}, ScalarType::Float);
-    a.gradient = gradient.data_ptr();
-    a.loss = static_cast<float*>(loss.data_ptr());
-    a.partial = static_cast<float*>(partial.data_ptr());
-    Backend::diffusion_loss(a, prediction);
-    return {loss, gradient};
+    Tensor partial = torch::stable::new_empty(prediction, {Backend::loss_blocks(shape)}, ScalarType::Float);
+    Backend::diffusion_loss({shape, rows_of(prediction, prediction), rows_of(target, prediction),
+                             static_cast<float*>(loss.data_ptr()), static_cast<float*>(partial.data_ptr()),
+                             mask_of(mask, prediction)},
+                            prediction);
+    return loss;
+  }
+
+  static Tensor diffusion_loss_gradient(Tensor prediction, Tensor target, OptionalTensor mask, Tensor grad) {
+    Tensor out = empty_rows(prediction);
+    Backend::diffusion_loss_gradient({shape_of(prediction), rows_of(prediction, prediction), rows_of(target, prediction),
+                                      out.data_ptr(), dense<float>(grad, ScalarType::Float, 1, prediction),
+                                      mask_of(mask, prediction)},
+                                     prediction);
+    return out;
   }
 
   static Tensor dropout(Tensor x, OptionalTensor residual, double p, Tensor seed, Tensor step, Tensor sample_id, Tensor row,
@@ -171,6 +175,7 @@ struct Operations {
     library.impl("scale_rows", TORCH_BOX(&Operations::scale_rows));
     library.impl("reverse_step", TORCH_BOX(&Operations::reverse_step));
     library.impl("diffusion_loss", TORCH_BOX(&Operations::diffusion_loss));
+    library.impl("diffusion_loss_gradient", TORCH_BOX(&Operations::diffusion_loss_gradient));
     library.impl("dropout", TORCH_BOX(&Operations::dropout));
     library.impl("words", TORCH_BOX(&Operations::words));
     library.impl("normal", TORCH_BOX(&Operations::normal));

@@ -1,5 +1,6 @@
-// Masked squared error and its gradient in one pass. The order of every sum is fixed: threads, then warps, then one
-// partial sum per block, then a last block over the partial sums.
+// Masked squared error; its gradient, times that of the loss, is a pass of its own in diffusion_loss_gradient.cu. The
+// order of every sum is fixed: threads, then warps, then one partial sum per block, then a last block over the partial
+// sums.
 #include "launch.h"
 #include "rows.cuh"
 
@@ -25,13 +26,7 @@ __device__ __forceinline__ float block_sum(float value) {
 
 template <class T, bool ALIGNED>
 __device__ __forceinline__ float row_loss(const DiffusionLoss& a, const Thread& thread, int vectors) {
-  T* out = row_of<T>(a.gradient, a.shape, thread.row);
-  if (a.mask && !a.mask[thread.row]) {
-    clear_row<T, ALIGNED>(out, thread, vectors, a.shape.columns);
-    return 0.0f;
-  }
-  const float per_column = __fdividef(1.0f, float(int(a.shape.columns)));
-  const float slope = 2.0f * per_column;
+  if (a.mask && !a.mask[thread.row]) return 0.0f;
   const T* in_prediction = row_of<T>(a.prediction, thread.row);
   const T* in_target = row_of<T>(a.target, thread.row);
   Vector<T, ALIGNED> prediction[UNROLL], target[UNROLL];
@@ -50,12 +45,9 @@ __device__ __forceinline__ float row_loss(const DiffusionLoss& a, const Thread& 
         for (int c = 0; c < WIDTH<T>; ++c) {
           error[c] -= part[c];
           sum = fmaf(error[c], error[c], sum);
-          error[c] *= slope;
         }
-        prediction[i].pack(error);
-        prediction[i].store(out, vector, a.shape.columns);
       });
-  return sum * per_column;
+  return sum * __fdividef(1.0f, float(int(a.shape.columns)));
 }
 
 template <class T, bool ALIGNED>
@@ -94,8 +86,7 @@ int diffusion_loss(const DiffusionLoss& a, void* stream) {
   if (a.shape.rows == 0 || a.shape.columns == 0)
     return int(cudaMemsetAsync(a.loss, 0, sizeof(float), static_cast<cudaStream_t>(stream)));
   const size_t element = element_size(a.shape);
-  const bool fits =
-      aligned(a.prediction, element) && aligned(a.target, element) && aligned(a.gradient, a.shape, element);
+  const bool fits = aligned(a.prediction, element) && aligned(a.target, element);
   return launch_rows(a.shape, fits, Launch{a, static_cast<cudaStream_t>(stream)});
 }
 

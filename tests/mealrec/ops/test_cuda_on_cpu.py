@@ -56,6 +56,13 @@ FAULTS = {
         "i < count && i < 8;",
         "diffusion_loss",
     ),
+    "gradient of the loss itself": (
+        "diffusion_loss_gradient",
+        "diffusion_loss_gradient.cu",
+        " * grad;",
+        ";",
+        "diffusion_loss",
+    ),
     "table of the step before": ("q_sample", "q_sample.cu", "a.signal + t + 1", "a.signal + t", "q_sample"),
     "sine twice": ("q_sample", "random.cuh", "__cosf(angle)", "__sinf(angle)", "q_sample"),
     "no groups": ("q_sample", "q_sample.cu", "source.row - source.row % a.group", "source.row", "corrupt"),
@@ -223,7 +230,7 @@ def test_more_than_two_to_the_31_elements(library, rows, columns, dtype):
     )
     dropped = ops.dropout(x[tail].double(), 0.3, last, 64, residual_RD=y[tail].double(), kernel="reference")
     check("dropout", ops.dropout(x, 0.3, counters, 64, residual_RD=y, kernel="cpu"), dropped)
-    gradient = torch.ops.mealrec.diffusion_loss(x, y, None)[1]
+    gradient = torch.ops.mealrec.diffusion_loss_gradient(x, y, None, torch.tensor(1.0))
     check("gradient of the loss", gradient, 2 * (x[tail].double() - y[tail].double()) / columns)
     library.set()
 

@@ -167,6 +167,18 @@ def test_the_sum_of_the_loss_has_a_fixed_order(fused):
     assert len(losses) == 1
 
 
+def test_the_loss_does_not_depend_on_where_the_rows_lie(fused):
+    for _ in range(20):
+        prediction, target = rows((7, 24), torch.float32, fused, 2)
+        padded = torch.nn.functional.pad(prediction, (0, 5))[:, :24]
+        losses = [
+            diffusion_loss(x, target, mask, kernel=fused)
+            for x in (prediction, padded)
+            for mask in (None, torch.ones(7, dtype=torch.bool, device=fused))
+        ]
+        assert len({float(loss) for loss in losses}) == 1
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("residual", [False, True])
@@ -314,6 +326,7 @@ def test_operator_contracts(fused):
             (ops.reverse_step, (x, y, z, t, t - 1, table.abar, 0.5, 0.3, False, mask, *at, 1)),
             (ops.reverse_step, (x, y, None, t, t - 1, table.abar, 0.0, 0.0, True, None, *at, 1)),
             (ops.diffusion_loss, (x, y.detach(), mask)),
+            (ops.diffusion_loss_gradient, (x.detach(), y.detach(), mask, torch.tensor(3.0, device=fused))),
             (ops.dropout, (x, y, 0.2, *at, 1)),
             (ops.words, (*at, 5, 1)),
             (ops.normal, (*at, 5, 1)),
