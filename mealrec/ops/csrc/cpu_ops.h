@@ -25,6 +25,11 @@ inline const T* row_of(const Rows& rows, int64_t r) {
 }
 
 template <class T>
+inline const T* row_of(const IndexedRows& rows, int64_t r) {
+  return row_of<T>(static_cast<const Rows&>(rows), rows.row ? rows.row[r] : r);
+}
+
+template <class T>
 inline T* row_of(void* out, const Shape& shape, int64_t r) {
   return static_cast<T*>(out) + r * shape.columns;
 }

@@ -86,7 +86,8 @@ int diffusion_loss(const DiffusionLoss& a, void* stream) {
   if (a.shape.rows == 0 || a.shape.columns == 0)
     return int(cudaMemsetAsync(a.loss, 0, sizeof(float), static_cast<cudaStream_t>(stream)));
   const size_t element = element_size(a.shape);
-  const bool fits = aligned(a.prediction, element) && aligned(a.target, element);
+  const bool fits =
+      a.shape.columns * element % 16 == 0 && aligned(a.prediction, element) && aligned(a.target, element);
   return launch_rows(a.shape, fits, Launch{a, static_cast<cudaStream_t>(stream)});
 }
 

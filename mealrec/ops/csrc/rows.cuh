@@ -54,6 +54,16 @@ __device__ __forceinline__ const T* row_of(const Rows& rows, int64_t r) {
   return static_cast<const T*>(rows.data) + r * rows.stride;
 }
 
+// A row that is not there ends the kernel with an error: the host does not wait to look for it.
+template <class T>
+__device__ __forceinline__ const T* row_of(const IndexedRows& rows, int64_t r) {
+  if (rows.row) {
+    r = __ldg(rows.row + r);
+    if (uint64_t(r) >= uint64_t(rows.count)) __trap();
+  }
+  return row_of<T>(static_cast<const Rows&>(rows), r);
+}
+
 template <class T>
 __device__ __forceinline__ T* row_of(void* out, const Shape& shape, int64_t r) {
   return static_cast<T*>(out) + r * shape.columns;

@@ -48,6 +48,13 @@ FAULTS = {
         "",
         "q_sample",
     ),
+    "part of a vector in the loss": (
+        "diffusion_loss",
+        "diffusion_loss.cu",
+        "a.shape.columns * element % 16 == 0 && ",
+        "",
+        "diffusion_loss",
+    ),
     "no barrier": ("diffusion_loss", "diffusion_loss.cu", "  __syncthreads();", "", "diffusion_loss"),
     "partial sums left out": (
         "diffusion_loss",
@@ -61,6 +68,14 @@ FAULTS = {
         "diffusion_loss_gradient.cu",
         " * grad;",
         ";",
+        "diffusion_loss",
+    ),
+    "rows as they lie": ("q_sample", "rows.cuh", "r = __ldg(rows.row + r);", "", "q_sample"),
+    "target of the row itself": (
+        "diffusion_loss",
+        "diffusion_loss.cu",
+        "row_of<T>(a.target, ",
+        "row_of<T>(static_cast<const Rows&>(a.target), ",
         "diffusion_loss",
     ),
     "table of the step before": ("q_sample", "q_sample.cu", "a.signal + t + 1", "a.signal + t", "q_sample"),
@@ -169,6 +184,18 @@ def test_steps_are_drawn_without_columns(library):
     assert results[0][0].shape == (300, 0) and torch.equal(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("row", [-1, 4, 2**32])
+def test_a_row_that_is_not_there_ends_the_kernel(library, row, monkeypatch):
+    """On a GPU the host does not look at the index."""
+    monkeypatch.setattr(ops, "check_index", lambda *_: None)
+    x0, prediction, index = torch.zeros(4, 8), torch.zeros(40, 8), torch.zeros(40, dtype=torch.int64)
+    index[37] = row
+    with pytest.raises(RuntimeError, match="a trap .block 0, thread 37"):
+        ops.q_sample(x0, 0, Schedule(), make_counters(40), 1, row_R=index, kernel="cpu")
+    with pytest.raises(RuntimeError, match="a trap .block 0, thread 37"):
+        ops.diffusion_loss(prediction, x0, row_R=index, kernel="cpu")
+
+
 def test_bits_do_not_depend_on_the_order_of_threads(library):
     x, y = torch.randn(2, 600, 200)
     t, counters = torch.arange(600) % 9 + 1, make_counters(600)
@@ -230,7 +257,7 @@ def test_more_than_two_to_the_31_elements(library, rows, columns, dtype):
     )
     dropped = ops.dropout(x[tail].double(), 0.3, last, 64, residual_RD=y[tail].double(), kernel="reference")
     check("dropout", ops.dropout(x, 0.3, counters, 64, residual_RD=y, kernel="cpu"), dropped)
-    gradient = torch.ops.mealrec.diffusion_loss_gradient(x, y, None, torch.tensor(1.0))
+    gradient = torch.ops.mealrec.diffusion_loss_gradient(x, y, None, None, torch.tensor(1.0))
     check("gradient of the loss", gradient, 2 * (x[tail].double() - y[tail].double()) / columns)
     library.set()
 

@@ -206,6 +206,11 @@ void check_alignment(const void* address, size_t size) {
   pause(State::done);
 }
 
+void trap() {
+  fault("a trap");
+  pause(State::done);
+}
+
 float approximate(double exact, double absolute, double relative) {
   if (!rounding) return float(exact);
   const double error = absolute + std::fabs(exact) * relative;

@@ -29,6 +29,7 @@ void launch(uint64_t blocks, unsigned threads, const std::function<void()>& kern
 void block_barrier();
 uint32_t collective(Collective kind, uint32_t mask, uint32_t value, unsigned offset);
 void check_alignment(const void* address, size_t size);
+void trap();
 
 // The exact value, or one that is off by the given bounds, in either direction.
 float approximate(double exact, double absolute, double relative);
@@ -51,6 +52,7 @@ inline float __fdividef(float a, float b) {
   return machine::flushed(machine::approximate(double(a) / double(b), 0, 0x1p-22));
 }
 
+inline void __trap() { machine::trap(); }
 inline void __syncthreads() { machine::block_barrier(); }
 inline uint32_t __activemask() { return machine::collective(machine::Collective::active_mask, 0, 0, 0); }
 inline uint32_t __reduce_or_sync(uint32_t mask, uint32_t value) {
