@@ -5,43 +5,41 @@
 namespace mealrec::cuda {
 namespace {
 
-template <class T, bool ALIGNED>
+template <class T, bool ALIGNED, bool PACKED>
 __global__ void __launch_bounds__(BLOCK)
     diffusion_loss_gradient_kernel(const DiffusionLossGradient a, const Mapping mapping) {
-  const Thread thread(mapping.lanes_log2);
-  if (thread.row >= a.shape.rows) return;
-  T* out = row_of<T>(a.out, a.shape, thread.row);
-  if (a.mask && !a.mask[thread.row]) {
-    clear_row<T, ALIGNED>(out, thread, mapping.vectors, a.shape.columns);
-    return;
-  }
   const float slope = 2.0f * __fdividef(1.0f, float(int(a.shape.columns))), grad = __ldg(a.grad);
-  const T* in_prediction = row_of<T>(a.prediction, thread.row);
-  const T* in_target = row_of<T>(a.target, thread.row);
+  struct Row {
+    const T *prediction, *target;
+  };
   Vector<T, ALIGNED> prediction[UNROLL], target[UNROLL];
-  for_each_vector(
-      thread, mapping.vectors,
-      [&](int i, int vector) {
-        prediction[i].load(in_prediction, vector, a.shape.columns);
-        target[i].load(in_target, vector, a.shape.columns);
+  for_each_vector<PACKED>(
+      a.shape, mapping, a.mask,
+      [&](int64_t r, int) {
+        return Row{row_of<T>(a.prediction, r), row_of<T>(a.target, r)};
       },
-      [&](int i, int vector) {
+      [&](const Row& row, int i, int vector) {
+        prediction[i].load(row.prediction, vector, a.shape.columns);
+        target[i].load(row.target, vector, a.shape.columns);
+      },
+      [&](const Row& row, int i, int64_t r, int vector) {
         float value[WIDTH<T>], part[WIDTH<T>];
         prediction[i].unpack(value);
         target[i].unpack(part);
 #pragma unroll
         for (int c = 0; c < WIDTH<T>; ++c) value[c] = slope * (value[c] - part[c]) * grad;
         prediction[i].pack(value);
-        prediction[i].store(out, vector, a.shape.columns);
-      });
+        prediction[i].store(row_of<T>(a.out, a.shape, r), vector, a.shape.columns);
+      },
+      Clear<T, ALIGNED>{a.out, a.shape});
 }
 
 struct Launch {
   const DiffusionLossGradient& a;
   cudaStream_t stream;
-  template <class T, bool ALIGNED>
+  template <class T, bool ALIGNED, bool PACKED>
   void operator()(const Mapping& mapping) const {
-    diffusion_loss_gradient_kernel<T, ALIGNED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
+    diffusion_loss_gradient_kernel<T, ALIGNED, PACKED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
   }
 };
 

@@ -60,7 +60,7 @@ def test_no_spills_and_no_local_memory(nvcc, name, architecture, tmp_path):
 def test_four_blocks_of_q_sample_fit_a_multiprocessor(nvcc, architecture, tmp_path):
     report = compile_alone(nvcc, "q_sample", architecture, tmp_path / "kernel.cubin")
     registers = [int(used) for used in re.findall(r"Used (\d+) registers", report)]
-    assert len(registers) == 4 and max(registers) <= 65536 // (4 * 256)
+    assert len(registers) == 8 and max(registers) <= 65536 // (4 * 256)
 
 
 @pytest.mark.parametrize("name", [name for name in build.KERNELS if name != "draw"])
@@ -68,7 +68,7 @@ def test_aligned_rows_move_in_sixteen_bytes(nvcc, name, tmp_path):
     compile_alone(nvcc, name, "90", tmp_path / "kernel.cubin")
     kernels = disassemble(tmp_path / "kernel.cubin")
     aligned = {name: code for name, code in kernels.items() if re.search(r"(bfloat16|I?f)Lb1E", name)}
-    assert len(aligned) >= 2
+    assert len(aligned) >= 4
     for kernel, code in aligned.items():
         assert not any(op.startswith(("LDL", "STL")) for op in code), kernel
         assert sum(op.startswith("LDG.E.128") for op in code) >= 4, kernel
@@ -82,7 +82,7 @@ def test_instructions_per_element(nvcc, name, dtype, tmp_path):
     compile_alone(nvcc, name, "90", tmp_path / "kernel.cubin")
     kernels = disassemble(tmp_path / "kernel.cubin")
     letter = "bfloat16" if dtype == "bfloat16" else "kernelIf"
-    (code,) = [code for kernel, code in kernels.items() if f"{letter}Lb1E" in kernel]
+    (code,) = [code for kernel, code in kernels.items() if f"{letter}Lb1ELb0E" in kernel]  # not packed
     stores = [at for at, op in enumerate(code) if op.startswith("STG.E.128")][-4:]
     between = max(b - a for a, b in zip(stores, stores[1:], strict=False))
     assert between / (8 if dtype == "bfloat16" else 4) <= BUDGET[name, dtype]

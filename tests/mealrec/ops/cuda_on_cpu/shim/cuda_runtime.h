@@ -23,7 +23,7 @@ extern Dim3 threadIdx, blockIdx, gridDim;
 
 namespace machine {
 
-enum class Collective { active_mask, shuffle_down, reduce_or };
+enum class Collective { shuffle_down, reduce_or };
 
 void launch(uint64_t blocks, unsigned threads, const std::function<void()>& kernel);
 void block_barrier();
@@ -54,7 +54,6 @@ inline float __fdividef(float a, float b) {
 
 inline void __trap() { machine::trap(); }
 inline void __syncthreads() { machine::block_barrier(); }
-inline uint32_t __activemask() { return machine::collective(machine::Collective::active_mask, 0, 0, 0); }
 inline uint32_t __reduce_or_sync(uint32_t mask, uint32_t value) {
   return machine::collective(machine::Collective::reduce_or, mask, value, 0);
 }
