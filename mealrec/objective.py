@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mealrec.config import ObjectiveConfig
 from mealrec.ops import Counters, RandomStream, words
+from mealrec.product import product
 
 # Beyond this many videos `auto` samples.
 FULL_SOFTMAX_VIDEOS = 200_000
@@ -58,7 +59,7 @@ class SoftmaxLoss(torch.autograd.Function):
         for start in range(0, len(u_ND), rows):
             part = slice(start, start + rows)
             u, score, target = u_ND[part], score_N[part, None], target_N[part, None]
-            logits = (u @ competing.T).float()
+            logits = product(u, competing.T)
             if bias_K is not None:
                 logits += bias_K
             if column_K is None:
