@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mealrec.config import ObjectiveConfig
 from mealrec.ops import Counters, RandomStream, words
+from mealrec.product import product
 
 # Beyond this many videos `auto` samples.
 FULL_SOFTMAX_VIDEOS = 200_000
@@ -59,7 +60,7 @@ class SoftmaxLoss(torch.autograd.Function):
             part = slice(start, start + rows)
             u, score, own = u_ND[part], score_N[part], own_N[None, part] - first
             # A column for each target: this way around, products with a long table take a quarter less.
-            logits = (competing @ u.T).float()
+            logits = product(competing, u.T)
             if bias_K is not None:
                 logits += bias_K[:, None]
             column = own.clamp_min(0)

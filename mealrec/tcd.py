@@ -44,10 +44,12 @@ class Histories(NamedTuple):
 class ContentInputs(NamedTuple):
     """What is diffused at each real position, and what the denoiser knows about it.
 
-    Content x_0 [N, M, D] and its mask [N, M], guidance g [N, M, D], condition c [N, D].
+    Content x_0 as the frames of the distinct videos [U*M, D] and the row of it for each frame of a position,
+    int64 [N*M]: the frames are not copied; mask [N, M], guidance g [N, M, D], condition c [N, D].
     """
 
-    x0_NMD: torch.Tensor
+    x0_RD: torch.Tensor
+    row_R: torch.Tensor
     mask_NM: torch.Tensor
     g_NMD: torch.Tensor
     c_ND: torch.Tensor
@@ -221,9 +223,11 @@ class TCD(nn.Module):
             g_UMD = None if g_UMD is None else mean_over_frames(g_UMD, mask_UM)[:, None]
             F_UMD, mask_UM = mean_over_frames(F_UMD, mask_UM)[:, None], mask_UM[:, :1]
         row_N = row_BL.flatten()[index_N]
-        x0_NMD = F_UMD.detach()[row_N]
-        g_NMD = self.null_guidance.expand_as(x0_NMD) if g_UMD is None else g_UMD[row_N]
-        return ContentInputs(x0_NMD, mask_UM[row_N], g_NMD, self._condition(e_BLD.detach(), real_BL, index_N))
+        M, D = F_UMD.shape[1:]
+        row_R = (row_N[:, None] * M + torch.arange(M, device=row_N.device)).flatten()
+        g_NMD = self.null_guidance.expand(len(row_N), M, D) if g_UMD is None else g_UMD[row_N]
+        c_ND = self._condition(e_BLD.detach(), real_BL, index_N)
+        return ContentInputs(F_UMD.detach().flatten(0, 1), row_R, mask_UM[row_N], g_NMD, c_ND)
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, index_N: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec: the parts; ours: combining them]."""
@@ -237,51 +241,49 @@ class TCD(nn.Module):
 
     def _train(self, inputs: ContentInputs, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
         """One corruption at a random step, the same for all frames of a video, and its denoising."""
-        x0_NMD, mask_NM, g_NMD, c_ND = inputs
-        counters, M = noise.counters(), x0_NMD.shape[1]
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        counters, M, mask_R = noise.counters(), g_NMD.shape[1], mask_NM.flatten()
 
         def nulled(stream: int) -> torch.Tensor:
             return ops.bernoulli(counters, self.config.condition_dropout, stream, kernel=noise.kernel)
 
         g_NMD = torch.where(nulled(RandomStream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD)
         c_ND = torch.where(nulled(RandomStream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND)
-        x0_RD, mask_R = x0_NMD.flatten(0, 1), mask_NM.flatten()
-        x_RD, t_R = self.diffusion.corrupt(x0_RD, noise, M, mask_R)
-        x0hat_NMD = self.denoiser(x_RD.view_as(x0_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
-        return x0hat_NMD, ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_R, kernel=noise.kernel)
+        x_RD, t_R = self.diffusion.corrupt(x0_RD, noise, M, mask_R, row_R)
+        x0hat_NMD = self.denoiser(x_RD.view_as(g_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
+        x0hat_RD = x0hat_NMD.flatten(0, 1)
+        return x0hat_NMD, ops.diffusion_loss(x0hat_RD, x0_RD, mask_R, row_R=row_R, kernel=noise.kernel)
 
     def _infer(self, inputs: ContentInputs, noise: Noise, sampler_steps: int) -> torch.Tensor:
         """The reverse chain from `infer_start`, with classifier-free guidance where it is configured."""
-        x0_NMD, mask_NM, g_NMD, c_ND = inputs
-        M = x0_NMD.shape[1]
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        M = g_NMD.shape[1]
 
         def denoise(x_RD: torch.Tensor, t_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-            x_NMD, t_N = x_RD.view_as(x0_NMD), t_R[::M]
+            x_NMD, t_N = x_RD.view_as(g_NMD), t_R[::M]
             x0hat_RD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM).flatten(0, 1)
             if self.config.guidance <= 0:
                 return x0hat_RD, None
             null_ND = self.null_condition.expand_as(c_ND)
             return x0hat_RD, self.denoiser(x_NMD, t_N, g_NMD, null_ND, mask_NM).flatten(0, 1)
 
-        x_RD = self.diffusion.refine(
-            x0_NMD.flatten(0, 1), denoise, noise, sampler_steps, M, mask_NM.flatten()
-        )
-        return x_RD.view_as(x0_NMD)
+        x_RD = self.diffusion.refine(x0_RD, denoise, noise, sampler_steps, M, mask_NM.flatten(), row_R)
+        return x_RD.view_as(g_NMD)
 
     def guards(self, histories: Histories, noise: Noise) -> dict[str, torch.Tensor]:
         """`tcd_x`, `tcd_g`, `tcd_c`: error at the last step with that input shuffled, relative to without.
 
         Shuffled between positions; near 1, the denoiser does not use that input.
         """
-        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(histories)
-        x0_RD, M = x0_NMD.flatten(0, 1), x0_NMD.shape[1]
-        x_RD, t_R = self.diffusion.last_state(x0_RD, noise, M)
-        inputs = {"x": x_RD.view_as(x0_NMD), "g": g_NMD, "c": c_ND}
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
+        M = g_NMD.shape[1]
+        x_RD, t_R = self.diffusion.last_state(x0_RD, noise, M, row_R)
+        inputs = {"x": x_RD.view_as(g_NMD), "g": g_NMD, "c": c_ND}
 
         def error(shuffle: str = "") -> torch.Tensor:
             x, g, c = (shuffled(value) if name == shuffle else value for name, value in inputs.items())
             x0hat_NMD = self.denoiser(x, t_R[::M], g, c, mask_NM)
-            return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_NM.flatten())
+            return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_NM.flatten(), row_R=row_R)
 
         whole = error()
         return {f"tcd_{name}": error(name) / whole for name in inputs}
