@@ -27,6 +27,8 @@ class Batch(_Required, total=False):
     feature_row [B, L]: row of each position's video in `features`.
     real_index [N], target_index [W]: indices of the real positions and of those with a target, row by row in
         [B, L]. Where they are missing they are found from `item` and `target`, for which a GPU's host waits.
+        Some may be of cells with no video or target, which take no part: so N and W can have fixed values.
+        All of `target_index` are in `real_index`.
     weight float32 [B]: 1 in real rows, 0 in fillers; it travels along, the model does not read it.
     history [S], history_row [S]: every earlier video of row `history_row`, left out of a ranking.
     seed, global_step: scalars (default 0).

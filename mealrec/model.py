@@ -139,12 +139,14 @@ class MealRec(nn.Module):
         index_N = encoded.index_N
         u_ND, loss_npd = encoded.h_BLD.flatten(0, 1)[index_N], None
         if self.config.npd.enabled:
-            u_ND, loss_npd = self.npd(u_ND, encoded.q_BLD.flatten(0, 1)[index_N], noise.at_positions(index_N))
-        u_WD = u_ND[torch.searchsorted(index_N, index_W)]
+            q_ND, real_N = encoded.q_BLD.flatten(0, 1)[index_N], batch["item"].flatten()[index_N] > 0
+            u_ND, loss_npd = self.npd(u_ND, q_ND, noise.at_positions(index_N), mask_R=real_N)
+        u_WD, target_WD = _operand(u_ND[torch.searchsorted(index_N, index_W)]), _operand(target_WD)
         if self._sampled:
+            negative_KD = _operand(negative_KD)
             loss_rec = sampled_softmax(u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives)
         else:
-            loss_rec = full_softmax(u_WD, target_WD, target_W, self.item)
+            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(self.item))
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
@@ -301,6 +303,12 @@ def variance(x_UMD: torch.Tensor, mask_UM: torch.Tensor) -> torch.Tensor:
     count = mask_R1.sum()
     mean_D = (x_RD * mask_R1).sum(0) / count
     return ((x_RD - mean_D) * mask_R1).square().sum(0) / (count - 1)
+
+
+def _operand(x: torch.Tensor) -> torch.Tensor:
+    """`x` as a matrix product reads it: under autocast, which does not reach into the softmax, narrower."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _seen(batch: Batch, mask_history: bool) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -58,26 +58,31 @@ class NPD(nn.Module):
         self.denoiser = PreferenceDenoiser(dim, config)
 
     def forward(
-        self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, sampler_steps: int = 0
+        self,
+        h_RD: torch.Tensor,
+        q_RD: torch.Tensor,
+        noise: Noise,
+        sampler_steps: int = 0,
+        mask_R: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Refine preferences h with queries q [R, D]: `u` [R, D] and, in training, the sum of L_NPD.
 
-        `noise` belongs to the same R positions. In evaluation the chain runs from `infer_start` in
+        `noise` belongs to the same R positions; mask: bool [R], those in the sum. In evaluation the chain runs from `infer_start` in
         `sampler_steps` steps (0 = all); only the sampler's coefficients use the step.
         """
         if self.training:
-            hhat_RD, loss = self._train(h_RD, q_RD, noise)
+            hhat_RD, loss = self._train(h_RD, q_RD, noise, mask_R)
         else:
             hhat_RD, loss = self._infer(h_RD, q_RD, noise, sampler_steps), None
         return self.config.mix * hhat_RD + (1 - self.config.mix) * h_RD, loss
 
     def _train(
-        self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise
+        self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, mask_R: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         clean_RD = h_RD.detach() if self.config.detach_input else h_RD
         noisy_RD, n_R = self.diffusion.corrupt(clean_RD, noise)
         hhat_RD = self.denoiser(noisy_RD, q_RD, n_R)
-        return hhat_RD, ops.diffusion_loss(hhat_RD, h_RD.detach(), kernel=noise.kernel)
+        return hhat_RD, ops.diffusion_loss(hhat_RD, h_RD.detach(), mask_R, kernel=noise.kernel)
 
     def _infer(
         self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, sampler_steps: int

@@ -8,12 +8,10 @@ Legend: N targets, D model width, I videos, K negatives or rows of the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from mealrec.config import ObjectiveConfig
 from mealrec.ops import Counters, RandomStream, words
@@ -25,74 +23,97 @@ FULL_SOFTMAX_VIDEOS = 200_000
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
-class SoftmaxLoss(torch.autograd.Function):
-    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients.
+def softmax_loss(
+    u_ND: torch.Tensor,
+    E_KD: torch.Tensor,
+    bias_K: torch.Tensor | None,
+    score_N: torch.Tensor,
+    own_N: torch.Tensor,
+    first: int = 0,
+) -> torch.Tensor:
+    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, a float32 scalar.
 
-    Both in the same pass. The logits [K, N] are never held whole; the gradients of u [N, D] and E [K, D] are,
-    and the backward pass only scales them. The k that is the target itself is left out of the sum.
+    The logits [K, N] are never held whole. The k that is the target itself is left out of the sum.
+
+    Args:
+        u_ND: preferences [N, D].
+        E_KD: rows of the ID table [K, D].
+        bias_K: float32 [K]; None: 0.
+        score_N: float32 [N].
+        own_N: the k that is the target itself, -1 where none is, int64 [N].
+        first: the first k that takes part. Not a slice by the caller: its gradient would be one more copy of
+            the table.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        u_ND: torch.Tensor,
-        E_KD: torch.Tensor,
-        bias_K: torch.Tensor | None,
-        score_N: torch.Tensor,
-        own_N: torch.Tensor,
-        first: int,
-    ) -> torch.Tensor:
-        """The sum, a float32 scalar.
-
-        bias: float32 [K]; score: float32 [N]; own: the k that is the target itself, -1 where none is,
-        int64 [N]; first: the first k that takes part.
-        """
-        loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
-        grad_u, grad_E, grad_score = (
-            torch.empty_like(u_ND),
-            torch.zeros_like(E_KD, dtype=torch.float32),
-            torch.empty_like(score_N),
-        )
-        # Not a slice by the caller: its gradient would be one more copy of the table.
-        competing, grad_competing = E_KD[first:], grad_E[first:]
-        rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
-        for start in range(0, len(u_ND), rows):
-            part = slice(start, start + rows)
-            u, score, own = u_ND[part], score_N[part], own_N[None, part] - first
-            # A column for each target: this way around, products with a long table take a quarter less.
-            logits = product(competing, u.T)
-            if bias_K is not None:
-                logits += bias_K[:, None]
-            column = own.clamp_min(0)
-            kept = logits.gather(0, column)
-            logits.scatter_(0, column, kept.masked_fill_(own >= 0, float("-inf")))
-            # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
-            highest = torch.maximum(logits.amax(0), score)
-            rest = logits.sub_(highest).exp_().sum(0)
-            z = rest + (score - highest).exp()
-            loss += (highest + z.log() - score).sum()
-            grad_score[part] = -rest / z
-            # The probabilities are `exp(logits) / z`; dividing the narrow matrices is cheaper.
-            weight = logits.to(u.dtype)
-            grad_u[part] = (weight.T @ competing).div_(z[:, None])
-            scaled = u / z[:, None].to(u.dtype)
-            if weight.dtype == torch.float32:
-                grad_competing.addmm_(weight, scaled)
-            else:
-                grad_competing += weight @ scaled
-        ctx.save_for_backward(grad_u, grad_E.to(E_KD.dtype), grad_score)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Scale the gradients of u, E and the target's score."""
-        # In place, once: the graph refuses a second backward pass.
-        grad_u, grad_E, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
-        return grad_u, grad_E, None, grad_score, None, None
+    loss: torch.Tensor = _softmax_loss(u_ND, E_KD, bias_K, score_N, own_N, first)[0]
+    return loss
 
 
-softmax_loss: Callable[..., torch.Tensor] = SoftmaxLoss.apply
+# An operator of its own, so that torch.compile does not look into the loop, whose length depends on the data.
+@torch.library.custom_op("mealrec::softmax_loss", mutates_args=())
+def _softmax_loss(
+    u_ND: torch.Tensor,
+    E_KD: torch.Tensor,
+    bias_K: torch.Tensor | None,
+    score_N: torch.Tensor,
+    own_N: torch.Tensor,
+    first: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss and, from the same pass, its gradients of u, E and the target's score."""
+    loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
+    grad_u, grad_E, grad_score = (
+        torch.empty_like(u_ND),
+        torch.zeros_like(E_KD, dtype=torch.float32),
+        torch.empty_like(score_N),
+    )
+    competing, grad_competing = E_KD[first:], grad_E[first:]
+    rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
+    for start in range(0, len(u_ND), rows):
+        part = slice(start, start + rows)
+        u, score, own = u_ND[part], score_N[part], own_N[None, part] - first
+        # A column for each target: this way around, products with a long table take a quarter less.
+        logits = product(competing, u.T)
+        if bias_K is not None:
+            logits += bias_K[:, None]
+        column = own.clamp_min(0)
+        kept = logits.gather(0, column)
+        logits.scatter_(0, column, kept.masked_fill_(own >= 0, float("-inf")))
+        # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
+        highest = torch.maximum(logits.amax(0), score)
+        rest = logits.sub_(highest).exp_().sum(0)
+        z = rest + (score - highest).exp()
+        loss += (highest + z.log() - score).sum()
+        grad_score[part] = -rest / z
+        # The probabilities are `exp(logits) / z`; dividing the narrow matrices is cheaper.
+        weight = logits.to(u.dtype)
+        grad_u[part] = (weight.T @ competing).div_(z[:, None])
+        scaled = u / z[:, None].to(u.dtype)
+        if weight.dtype == torch.float32:
+            grad_competing.addmm_(weight, scaled)
+        else:
+            grad_competing += weight @ scaled
+    return loss, grad_u, grad_E.to(E_KD.dtype), grad_score
+
+
+@_softmax_loss.register_fake
+def _(
+    u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor, *_: Any
+) -> tuple[torch.Tensor, ...]:
+    loss = score_N.new_empty(())
+    return loss, torch.empty_like(u_ND), torch.empty_like(E_KD), torch.empty_like(score_N)
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _scale_gradients(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    # In place, once: the graph refuses a second backward pass.
+    grad_u, grad_E, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
+    return grad_u, grad_E, None, grad_score, None, None
+
+
+_softmax_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
@@ -105,10 +126,16 @@ def full_softmax(
 ) -> torch.Tensor:
     """Sum of `-log softmax(u E^T)[target]` over all videos.
 
-    target: the videos int64 [N] and their rows of the ID table E [I+1, D].
+    target: the videos int64 [N], 0 where none counts, and their rows of the ID table E [I+1, D].
     """
     # Row 0 is the padding, and takes no part.
-    return softmax_loss(u_ND, E_KD, None, target_score(u_ND, target_ND), target_N, 1)
+    score_N = counting(target_score(u_ND, target_ND), target_N)
+    return softmax_loss(u_ND, E_KD, None, score_N, target_N.clamp_min(1), 1)
+
+
+def counting(score_N: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """The scores, but so high where there is no target that loss and gradients are exactly 0 there."""
+    return score_N.masked_fill(target_N == 0, 1e30)
 
 
 class NegativeSampler(torch.nn.Module):
@@ -155,7 +182,8 @@ def sampled_softmax(
     """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
 
     Each score is reduced by the log of its expected number of draws [Yi et al. 2019: log-Q correction].
-    Targets and negatives: videos int64 [N], and [K] ascending, and their rows of the ID table.
+    Targets and negatives: videos int64 [N], 0 where none counts, and [K] ascending, and their rows of the
+    ID table.
     """
     expected = math.log(len(negative_K))
     score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
@@ -168,4 +196,4 @@ def sampled_softmax(
     bias_K = bias_K.masked_fill(again_K, float("-inf"))
     place_N = torch.searchsorted(negative_K, target_N).clamp_max(len(negative_K) - 1)
     own_N = torch.where(negative_K[place_N] == target_N, place_N, -1)
-    return softmax_loss(u_ND, negative_KD, bias_K, score_N, own_N, 0)
+    return softmax_loss(u_ND, negative_KD, bias_K, counting(score_N, target_N), own_N)

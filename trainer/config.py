@@ -73,6 +73,9 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "auto: bf16 on GPUs that have it, fp32 elsewhere"
     )
+    compile: Literal["none", "default"] = option(
+        "none", "mode of torch.compile for the losses and their gradients; none: PyTorch's operators one by one"
+    )
     zero_stage: int = option(
         0, "what ranks share: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters"
     )

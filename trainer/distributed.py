@@ -50,6 +50,7 @@ def init() -> World:
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(), local_rank)
+    settle_attention()
     for name, value in (
         ("RANK", 0),
         ("WORLD_SIZE", 1),
@@ -66,6 +67,15 @@ def init() -> World:
 
         deepspeed.init_distributed(accelerator.communication_backend_name(), verbose=False)
     return World(torch_dist.get_rank(), torch_dist.get_world_size(), local_rank, device)
+
+
+def settle_attention() -> None:
+    """Keep attention from cuDNN, which PyTorch prefers for bf16 on Hopper.
+
+    It plans once for each shape, and the batches of an evaluation, or of training without fixed sizes, have a
+    new one nearly every time.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def master_address() -> str:

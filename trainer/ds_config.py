@@ -53,7 +53,12 @@ def derive(
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
     }
-    if precision == "bf16":
+    if precision == "bf16" and train.zero_stage == 0:
+        # Parameters in float32 and products in bfloat16. DeepSpeed's own bf16 without ZeRO wraps the optimiser
+        # in its FP16_UnfusedOptimizer, where the host waits for the device once a parameter, and a step takes
+        # twice the operators (`python -m bench.operators`).
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif precision == "bf16":
         # A step whose gradient is not finite is refused by the optimiser, and then ends the run.
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
     if train.tensorboard and run_dir is not None:
@@ -178,21 +183,36 @@ def _offload_device(config: Mapping[str, Any]) -> str:
     return "" if device == "none" else device
 
 
+def casts_products(config: Mapping[str, Any]) -> bool:
+    """Whether parameters are in float32 and only what is computed of them is narrower."""
+    return bool(config.get("torch_autocast", {}).get("enabled"))
+
+
 def _precision(config: Mapping[str, Any]) -> str:
-    for name, block in (("bf16", "bf16"), ("fp16", "fp16")):
-        if config.get(block, {}).get("enabled"):
+    for name in ("bf16", "fp16"):
+        if config.get(name, {}).get("enabled"):
             return name
+    if casts_products(config):
+        return "bf16" if "bf" in config["torch_autocast"].get("dtype", "bf16") else "fp16"
     return "fp32"
 
 
 def engine_config(
     config: RunConfig, batching: Batching, *, on_gpu: bool, has_bf16: bool, run_dir: str | Path | None
 ) -> dict[str, Any]:
-    """Return the dictionary for `deepspeed.initialize`, from whichever of the two sources the run names."""
+    """Return the dictionary for `deepspeed.initialize`, from whichever of the two sources the run names.
+
+    Raises:
+        UserError: for a combination that cannot be.
+    """
     if config.deepspeed_config:
-        return settle_user_config(read_user_config(config.deepspeed_config), batching, on_gpu=on_gpu)
-    precision = settle_precision(config.train.precision, on_gpu=on_gpu, has_bf16=has_bf16)
-    return derive(config.train, batching, precision=precision, run_dir=run_dir)
+        engine = settle_user_config(read_user_config(config.deepspeed_config), batching, on_gpu=on_gpu)
+    else:
+        precision = settle_precision(config.train.precision, on_gpu=on_gpu, has_bf16=has_bf16)
+        engine = derive(config.train, batching, precision=precision, run_dir=run_dir)
+    if config.train.compile != "none" and zero_stage(engine) == 3:
+        raise UserError("--train.compile needs ZeRO stage 0, 1 or 2: stage 3 gathers parameters in the pass")
+    return engine
 
 
 def settle_batching(config: RunConfig, world_size: int, *, on_gpu: bool) -> Batching:

@@ -63,8 +63,8 @@ class Inputs:
         """Return each video's events in the training part, int64 [I+1]."""
         return torch.from_numpy(self.index.train_counts())
 
-    def train_stream(self, batching: Batching) -> TrainStream:
-        """Return this rank's share of the training samples."""
+    def train_stream(self, batching: Batching, *, few_sizes: bool = False) -> TrainStream:
+        """Return this rank's share of the training samples, with sizes rounded up to few where asked for."""
         return TrainStream(
             self.index,
             batch_size=batching.batch_size,
@@ -78,6 +78,7 @@ class Inputs:
             table=self.table,
             pin_memory=self.world.on_gpu,
             workers=self.data.workers,
+            few_sizes=few_sizes,
         )
 
     def eval_stream(self, split: str, settings: EvalConfig) -> EvalStream:

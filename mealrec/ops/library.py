@@ -37,7 +37,7 @@ for _schema in SCHEMAS:
 operators: Any = torch.ops.mealrec
 
 
-# Shapes, for torch.compile. Results are dense whatever the strides of the inputs.
+# Shapes, for torch.compile: by `shape` and not by `len`, which would fix a size that may vary. Results are dense whatever the strides of the inputs.
 
 
 def _dense(x: Tensor, *_: object) -> Tensor:
@@ -68,11 +68,11 @@ def _scalar(prediction: Tensor, *_: object) -> Tensor:
 
 
 def _words(seed: Tensor, step: Tensor, sample_id: Tensor, row: Tensor, columns: int, stream: int) -> Tensor:
-    return row.new_empty(len(row), columns)
+    return row.new_empty(row.shape[0], columns)
 
 
 def _normals(seed: Tensor, step: Tensor, sample_id: Tensor, row: Tensor, columns: int, stream: int) -> Tensor:
-    return row.new_empty(len(row), columns, dtype=torch.float32)
+    return row.new_empty(row.shape[0], columns, dtype=torch.float32)
 
 
 _shapes: dict[str, Callable[..., Any]] = {

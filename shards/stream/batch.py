@@ -12,13 +12,14 @@ U distinct videos of the batch, N real positions, W positions with a target. int
                [B]        histories: zeros, there is nothing to predict
   real_index   [N]        indices of the real positions, row by row in [B, L]
   target_index [W]        training: indices of the positions with a target, likewise
+                          (with sizes rounded up: and of some cells without, see `buckets.py`)
   history      [sum]      evaluation and histories: all videos before the target, also those beyond L, row
                           after row
   history_row  [sum]      evaluation and histories: the row that each belongs to
 With features (`FeatureTable.join`):
   feature_row  [B, L]     the row of `features` that belongs to each position, 0 = padding
   features     [U, M, V]  float16 or float32, as stored, of the batch's distinct videos in ascending order;
-                          row 0 is the padding, zeros
+                          row 0 is the padding, zeros (with sizes rounded up: also the last ones)
   frames       [U]        real frames of each, 0 for padding and for videos without features
   video        [U]        in place of those two: the videos, where their features are in device memory
 

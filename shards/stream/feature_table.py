@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from filelock import FileLock, Timeout
 
 from shards.cache import cache_root, reserve, touch
@@ -25,6 +26,7 @@ from shards.format.partial import PartialPath
 from shards.format.reader import read_feature_shard
 from shards.remote import is_remote
 from shards.stream.batch import Batch
+from shards.stream.buckets import rounded_up
 
 FEATURES_FILE = "features.npy"
 FRAMES_FILE = "frames.npy"
@@ -93,14 +95,17 @@ class FeatureTable:
         """Bytes of the features."""
         return self.features.nbytes
 
-    def join(self, batch: Batch) -> Batch:
+    def join(self, batch: Batch, *, few_sizes: bool = False) -> Batch:
         """`batch`, on the host, with `feature_row` [B, L], and `features` [U, M, V] and `frames` [U].
 
         A table in device memory leaves those two to `gather`: the batch has the videos in their place.
+        few_sizes: U is rounded up by more rows of padding.
         """
         item = batch["item"]
         with_padding = torch.cat([item.new_zeros(1), item.reshape(-1)])  # row 0 is padding in every batch
         video, row = torch.unique(with_padding, return_inverse=True)
+        if few_sizes:
+            video = F.pad(video, (0, rounded_up(len(video), len(self.frames)) - len(video)))
         joined: Batch = {**batch, "feature_row": row[1:].view(item.shape), "video": video}
         return self.gather(joined) if self.device.type == "cpu" else joined
 

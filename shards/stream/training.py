@@ -13,6 +13,7 @@ from shards.errors import DataError
 from shards.format.index import Index
 from shards.format.reader import read_sequence_shard
 from shards.stream.batch import Batch, pack_training, page_locked
+from shards.stream.buckets import round_up_positions
 from shards.stream.feature_table import FeatureTable
 from shards.stream.plan import (
     Plan,
@@ -39,6 +40,7 @@ class TrainStream:
     shuffle_window: global batches that are in memory, mixed and sorted by length at a time.
     pin_memory: batches come in page-locked memory.
     workers: processes that prepare batches; 0 = a thread. They change neither content nor order.
+    few_sizes: sizes that depend on the data are rounded up to few, for compiled code.
 
     Raises:
         ValueError: the sizes do not fit together. DataError: there is nothing to train on.
@@ -59,6 +61,7 @@ class TrainStream:
         table: FeatureTable | None = None,
         workers: int = 0,
         pin_memory: bool = False,
+        few_sizes: bool = False,
     ):
         self.accumulation = resolve_accumulation(batch_size, micro_batch_size, world_size)
         check_rank(rank, world_size)
@@ -68,7 +71,7 @@ class TrainStream:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.rank, self.world_size = rank, world_size
         self.max_length, self.stride = max_length, resolve_stride(max_length, stride)
-        self.pin_memory = pin_memory
+        self.pin_memory, self.few_sizes = pin_memory, few_sizes
         self.seed, self.shuffle_window = seed, shuffle_window
         self.samples_per_epoch = training_samples(index, self.max_length, self.stride)
         self._shard_samples = shard_samples(index, self.max_length, self.stride)
@@ -173,7 +176,11 @@ class _EpochSteps(Dataset[list[Batch]]):
             accumulation=stream.accumulation,
         )
         micros = [pack_training(self._samples, pick(chosen, rows)) for rows in share]
-        return [stream.table.join(micro) for micro in micros] if stream.table is not None else micros
+        if stream.few_sizes:
+            micros = [round_up_positions(micro, stream.max_length) for micro in micros]
+        if stream.table is None:
+            return micros
+        return [stream.table.join(micro, few_sizes=stream.few_sizes) for micro in micros]
 
     def _load(self, span: int) -> None:
         pieces = self.plan.pieces(span)

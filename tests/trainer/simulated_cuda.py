@@ -81,11 +81,16 @@ class OnDevice(torch.Tensor):
 
 
 class Simulation(TorchDispatchMode):
-    """Runs the operators of the simulated GPU; `waits` has what made the host wait, and where."""
+    """Runs the operators of the simulated GPU.
+
+    `waits` has what made the host wait, and where; `calls` the operators with the sizes of their tensors and
+    their other arguments, which is all that a captured graph would repeat.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
+        self.calls: list[str] = []
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -108,6 +113,7 @@ class Simulation(TorchDispatchMode):
             )
             if boolean or name in WAITING:
                 self.waits.append(f"{operator} at {place()}")
+        self.calls.append(f"{operator} {tree_map(_size, (args, kwargs))}")
         plain_args, plain_kwargs = tree_map(_held, (args, kwargs))
         result = operator(*plain_args, **plain_kwargs)
         if not to_device:
@@ -172,6 +178,10 @@ def place() -> str:
             lines.append(f"{Path(frame.f_code.co_filename).relative_to(ROOT)}:{frame.f_lineno}")
         frame = frame.f_back
     return " from ".join(lines) or "no line of the project"
+
+
+def _size(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else value
 
 
 def _held(value: Any) -> Any:

@@ -45,5 +45,6 @@ def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.Wor
 
 def single_world() -> distributed.World:
     """Return a world of one process, on the first GPU where there is one."""
+    distributed.settle_attention()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     return distributed.World(device=device)

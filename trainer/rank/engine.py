@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -46,6 +47,11 @@ def build(
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, model_parameters=[g for g in groups if g["params"]], config=config
     )
+    if type(engine.optimizer).__name__ == "FP16_UnfusedOptimizer" and engine.global_rank == 0:
+        logging.getLogger("mealrec").warning(
+            "bf16 or fp16 without ZeRO: DeepSpeed updates the parameters one by one and waits for each;"
+            ' "zero_optimization": {"stage": 1} in the JSON, or "torch_autocast" in place of "bf16", is faster'
+        )
     return engine
 
 

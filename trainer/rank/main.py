@@ -20,7 +20,7 @@ from trainer.evaluation import weights
 from trainer.evaluation.evaluate import Metrics, evaluate, guards
 from trainer.evaluation.results import evaluate_best
 from trainer.inputs import Inputs
-from trainer.rank import engine, heartbeat, parent_watch, provenance
+from trainer.rank import compiled, engine, heartbeat, parent_watch, provenance
 from trainer.rank.callbacks import metrics_file
 from trainer.rank.callbacks.base import Callback
 from trainer.rank.callbacks.checkpointing import Checkpointing
@@ -97,7 +97,8 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
     prepare_kernels(config.model.kernel, world)
     inputs = Inputs(config.data, config.model, world, config.seed)
     batching = ds_config.settle_batching(config, world.size, on_gpu=world.on_gpu)
-    stream = inputs.train_stream(batching)
+    compiles = config.train.compile != "none"
+    stream = inputs.train_stream(batching, few_sizes=compiles)
     settings = engine_settings(config, batching, world, run_dir)
     checkpoints = Checkpoints(
         run_dir / run_directory.CHECKPOINTS,
@@ -121,6 +122,8 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
             )
     write_records(config, inputs, settings, world, run_dir)
     checkpoints.engine = engine.build(model, config.train, settings, universal=universal)
+    if compiles:
+        compiled.compile_losses(model, mode=config.train.compile)
 
     loop = build_loop(config, inputs, stream, checkpoints, settings, callbacks)
     if checkpoint is not None:

@@ -124,14 +124,15 @@ class TrainStep:
         loss, own_norm, samples, cells, real_cells, preempted = scalars[:6]
         place = f"epoch {epoch + 1}, step {step + 1}"
         if not math.isfinite(loss):
-            nonfinite.refuse_loss(
-                loss,
-                place,
-                batches,
-                losses_of=self.engine,
-                parameters=self.model.parameters(),
-                name_user=self.name_user,
-            )
+            with torch.compiler.set_stance("force_eager"):  # single rows have sizes of their own
+                nonfinite.refuse_loss(
+                    loss,
+                    place,
+                    batches,
+                    losses_of=self.engine,
+                    parameters=self.model.parameters(),
+                    name_user=self.name_user,
+                )
         if not math.isfinite(own_norm):
             nonfinite.refuse_gradient(place)
         self.engine.step()
