@@ -80,7 +80,12 @@ def cut_copy(run: Path, copy: Path, step: int) -> Path:
 def checkpoints_of(run: Path, **changes: object) -> Checkpoints:
     """As the run's own, but for the changes."""
     facts = json.loads((checkpoint_files.newest(run / "checkpoints") / checkpoint_files.FACTS).read_text())
-    own = {"fingerprint": facts["fingerprint"], "model": weights.load(run).model_config, "keep": 2, "seed": 0}
+    own = {
+        "fingerprint": facts["fingerprint"],
+        "model": weights.load(run).model_config,
+        "items": facts["items"],
+    }
+    own |= {"keep": 2, "seed": 0}
     return Checkpoints(run / "checkpoints", World(size=2), **{**own, **changes})
 
 
@@ -109,7 +114,7 @@ def test_half_a_checkpoint_is_never_taken_up(two_ranks: dict[int, Path], tmp_pat
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
-    actual = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
+    actual = Checkpoints(tmp_path, World(), fingerprint="", items="", model=MealRecConfig(), keep=2, seed=0)
     for step in (3, 7, 9, 12, 15):
         (tmp_path / checkpoint_files.tag(step)).mkdir()
         (tmp_path / checkpoint_files.tag(step) / checkpoint_files.FACTS).write_text("{}")
