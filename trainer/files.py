@@ -73,7 +73,7 @@ def read_json(path: PathLike) -> Any:
 
 
 def set_aside(path: PathLike) -> Path:
-    """Rename a damaged file or folder to `damaged-NAME`, numbered where there is one, and return that path."""
+    """Rename a damaged file or folder to `damaged-NAME`, numbered where there is one; return that path."""
     path = Path(path)
     stem = path.with_name(f"damaged-{path.name}")
     names = [stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 1000))]

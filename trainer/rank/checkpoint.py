@@ -136,10 +136,10 @@ class Checkpoints:
     def finish_alone(self, seconds: float) -> None:
         """As `finish`, for a run that fails: other ranks may be gone, so no longer than some seconds."""
         deadline = time.monotonic() + seconds
-        self._writer.wait(seconds)
-        # A rank that ends may take rank 0 with it.
-        while any(self.folder.glob(f"*{PARTIAL}")) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+        if self._writer.wait(seconds):
+            # A rank that ends may take rank 0 with it, before that has completed the checkpoint.
+            while any(self.folder.glob(f"*{PARTIAL}")) and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
 
     def load(self, checkpoint: Path, loop: Loop, *, universal: bool) -> None:
         """Put the state of a checkpoint into engine, stream, progress and callbacks.

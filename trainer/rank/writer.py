@@ -24,11 +24,12 @@ class Writer:
     def __init__(self) -> None:
         self._files: list[tuple[Path, Callable[[Path], None]]] = []
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
+        self._done = True
 
     def save(self, state_dict: Any, path: str) -> None:
         """Take a copy of a state, to be written by `torch.save`. DeepSpeed's engine calls this with names."""
-        self._files.append((Path(path), functools.partial(torch.save, to_host(state_dict))))
+        self._files.append((Path(path), functools.partial(_torch_save, to_host(state_dict))))
 
     def save_weights(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
         """Take tensors, which the caller leaves alone from now on, to be written as safetensors."""
@@ -36,27 +37,26 @@ class Writer:
 
     def start(self, then: Callable[[dict[str, str]], None]) -> None:
         """Write what was collected, and then call `then` with the sha256 of each file by its name."""
-        own, self._files = self._files, []
+        own, self._files, self._done = self._files, [], False
         self._thread = threading.Thread(target=self._run, args=(own, then), daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what has ended the thread.
+        """Raise what has ended the thread, once.
 
         Raises:
             UserError: a file cannot be written.
         """
         error, self._error = self._error, None
-        if isinstance(error, OSError | SafetensorError):
-            raise UserError(f"the checkpoint cannot be written: {error}") from None
         if error is not None:
             raise error
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until the checkpoint is written; then as `check`."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the thread, then as `check`. Returns whether it has done all of its work."""
         if self._thread is not None:
             self._thread.join(seconds)
         self.check()
+        return self._done
 
     def _run(
         self, own: list[tuple[Path, Callable[[Path], None]]], then: Callable[[dict[str, str]], None]
@@ -64,13 +64,30 @@ class Writer:
         try:
             written = {}
             while own:  # a copy in memory goes as soon as it is written
-                path, write = own.pop(0)
-                write(path)
-                files.sync(path)
-                written[path.name] = file_sha256(path)
+                written.update([_write(*own.pop(0))])
             then(written)
-        except BaseException as error:
+            self._done = True
+        except Exception as error:
             self._error = error
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> tuple[str, str]:
+    """Write a file to the disk. Returns its name and its sha256."""
+    try:
+        write(path)
+        files.sync(path)
+        return path.name, file_sha256(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}") from None
+
+
+def _torch_save(state: Any, path: Path) -> None:
+    try:
+        with open(path, "wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # with which torch covers the system's own
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def to_host(state: Any) -> Any:

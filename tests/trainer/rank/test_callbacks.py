@@ -146,10 +146,20 @@ def test_cut_back_drops_what_came_after(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 2, "split": "valid"}]
     lines += [{"step": 2, "split": "test"}, {"step": 3, "loss": 3}]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
-    metrics_file.cut_back(file, 2)
+    assert metrics_file.cut_back(file, 2) is None
     assert metrics_file.read(file) == lines[:3]
-    metrics_file.cut_back(file, 0)
+    assert metrics_file.cut_back(file, 0) is None
     assert file.read_text() == ""
+
+
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"[1, 2]", b'{"loss": 2}', b'{"step": 1, "los'])
+def test_damaged_lines_cost_no_others(tmp_path: Path, damaged: bytes) -> None:
+    file = tmp_path / "metrics.jsonl"
+    content = b'{"step": 1}\n' + damaged + b'\n{"step": 2}\n{"step": 3}\n'
+    file.write_bytes(content)
+    assert "1 damaged lines left out; the old file is kept as damaged-" in metrics_file.cut_back(file, 2)
+    assert metrics_file.read(file) == [{"step": 1}, {"step": 2}]
+    assert (tmp_path / "damaged-metrics.jsonl").read_bytes() == content
 
 
 def test_curves_are_a_picture(one_rank: dict[str, Path], tmp_path: Path) -> None:
