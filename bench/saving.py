@@ -2,9 +2,9 @@
 
     python -m bench.saving [--videos 100000] [--dim 256] [--steps 60] [--every 12]
 
-One rank on the CPU, one thread, wall seconds, medians over the saves and the steps. A model with a table of
-that many videos is trained by the run's own loop; every save is copied to host memory while training waits,
-then written, synced and checked by a thread. `steps while it is written` end before the thread does.
+One rank on the CPU, one thread; medians over the saves and the steps, in wall seconds and in core-seconds of
+the thread that does the work. A model with a table of that many videos is trained by the run's own loop;
+every save is copied to host memory while training waits, then written by another thread.
 """
 
 from __future__ import annotations
@@ -30,9 +30,15 @@ from trainer import checkpoint_files
 from trainer.rank import main as rank
 from trainer.rank import writer
 from trainer.rank.callbacks.base import Callback
+from trainer.rank.callbacks.checkpointing import Checkpointing
 from trainer.rank.checkpoint import Checkpoints
 from trainer.rank.loop import Loop
-from trainer.rank.step import StepReport
+from trainer.rank.step import StepReport, TrainStep
+
+COPY = "training waits: copy to host memory"  # and the end of the save before, if `--every` is too small
+WRITE, SHA256 = "write, sync and sha256", "of that, sha256"
+IDLE, BUSY = "step, nothing being written", "step while a checkpoint is written"
+ROWS = (COPY, WRITE, SHA256, IDLE, BUSY)
 
 
 class Enough(Exception):
@@ -43,30 +49,33 @@ class Seconds(Callback):
     """Collects the seconds of steps and of the parts of a save."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.of = steps, defaultdict[str, list[float]](list)
-        Checkpoints.save = self.timed("training waits", Checkpoints.save)  # type: ignore[method-assign]
-        writer.Writer._run = self.timed("written", writer.Writer._run)  # type: ignore[method-assign]
-        writer.file_sha256 = self.timed("sha256", writer.file_sha256)
+        self.steps, self.of = steps, defaultdict[str, list[tuple[float, float]]](list)
+        Checkpoints.save = self.timed(COPY, Checkpoints.save)  # type: ignore[method-assign]
+        writer.Writer._run = self.timed(WRITE, writer.Writer._run)  # type: ignore[method-assign]
+        writer.file_sha256 = self.timed(SHA256, writer.file_sha256)
+        TrainStep.__call__ = self.timed("step", TrainStep.__call__)  # type: ignore[method-assign]
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         """`work`, with its seconds collected."""
 
         def run(*arguments: Any, **named: Any) -> Any:
-            started = time.perf_counter()
+            wall, cores = time.perf_counter(), time.thread_time()
             result = work(*arguments, **named)
-            self.of[name].append(time.perf_counter() - started)
+            self.of[name].append((time.perf_counter() - wall, time.thread_time() - cores))
             return result
 
         return run
 
     def on_start(self, loop: Loop) -> None:
-        self.checkpoints = next(c.checkpoints for c in loop.callbacks if hasattr(c, "checkpoints"))
+        self.checkpoints = next(c.checkpoints for c in loop.callbacks if isinstance(c, Checkpointing))
+        self.busy = False
 
     def on_step(self, loop: Loop, report: StepReport) -> None:
-        """A step counts as one while a checkpoint is written if the thread was and is still at work."""
-        busy = not self.checkpoints._writer._done
-        if loop.progress.step > 5:
-            self.of[f"step {busy}"].append(report.seconds)
+        """File the step by whether the thread was at work before it and still is."""
+        busy, self.busy = self.busy, not self.checkpoints._writer._done
+        seconds = self.of["step"].pop()
+        if loop.progress.step > 5 and busy == self.busy:
+            self.of[BUSY if busy else IDLE].append(seconds)
         if loop.progress.step == self.steps:
             raise Enough
 
@@ -101,18 +110,16 @@ def main() -> None:
             rank.run(options, [seconds])
         newest = checkpoint_files.newest(run / "checkpoints")
         size = sum(path.stat().st_size for path in newest.iterdir()) / 1e9 if newest else sys.exit("no save")
-    of = {name: statistics.median(values) for name, values in seconds.of.items()}
-    report = Report(RESULTS / "saving.csv", "CPU, one rank, wall seconds")
-    sha256 = sum(seconds.of["sha256"]) / len(seconds.of["written"])
-    for what, value in {
-        "training waits: copy to host memory": of["training waits"],
-        "the thread: write, sync, sha256": of["written"],
-        "of that sha256": sha256,
-        "step, nothing being written": of["step False"],
-        "step while it is written": of["step True"],
-    }.items():
-        report.add(what=what, seconds=value, GB=size, **{"seconds a GB": value / size})
-    report.close(f"sha256: {sha256 / (of['training waits'] + of['written']):.0%} of a save")
+    report = Report(RESULTS / "saving.csv")
+    rows = {
+        name: [statistics.median(column) for column in zip(*seconds.of[name], strict=True)] for name in ROWS
+    }
+    # Files differ in size, so these are means over the saves.
+    rows[SHA256] = [sum(column) / len(seconds.of[WRITE]) for column in zip(*seconds.of[SHA256], strict=True)]
+    for name, (wall, cores) in rows.items():
+        report.add(what=name, wall=wall, cores=cores, GB=size)
+    share = rows[SHA256][1] / (rows[COPY][1] + rows[WRITE][1])
+    report.close(f"sha256: {rows[SHA256][1] / size:.2f} core-seconds a GB, {share:.0%} of a save's")
 
 
 if __name__ == "__main__":

@@ -37,15 +37,13 @@ def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.Wor
         UserError, DataError: it is not, or cannot be read.
     """
     inputs = Inputs(config.data, best.model_config, world, config.seed)
-    same = inputs.index.fingerprint == best.facts.fingerprint
-    if (
-        not same
-        and [*inputs.index.item_ids()] != weights.original_ids(str(config.run.dir), best.facts).tolist()
-    ):
-        raise UserError(
-            f"{config.data.path} has other videos than the data of {config.run.dir}:"
-            " train on it with --init_from"
-        )
+    if inputs.index.fingerprint != best.facts.fingerprint:
+        known = weights.original_ids(str(config.run.dir), best.facts)
+        if [*inputs.index.item_ids()] != known.tolist():
+            raise UserError(
+                f"{config.data.path} has other videos than the data of {config.run.dir}:"
+                " train on it with --init_from"
+            )
     return inputs
 
 

@@ -62,7 +62,7 @@ class Writer:
         self, own: list[tuple[Path, Callable[[Path], None]]], then: Callable[[dict[str, str]], None]
     ) -> None:
         try:
-            written = {}
+            written: dict[str, str] = {}
             while own:  # a copy in memory goes as soon as it is written
                 written.update([_write(*own.pop(0))])
             then(written)

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from mealrec import MealRecConfig
 from tests.trainer import runs
+from trainer.distributed import World
+from trainer.errors import UserError
 from trainer.rank.callbacks import metrics_file
 from trainer.rank.callbacks.base import Callback
+from trainer.rank.callbacks.checkpointing import Checkpointing
 from trainer.rank.callbacks.curves import draw
 from trainer.rank.callbacks.evaluation import Evaluation
 from trainer.rank.callbacks.log import Log
 from trainer.rank.callbacks.results import table
+from trainer.rank.checkpoint import Checkpoints
 from trainer.rank.loop import Loop, Progress
 from trainer.rank.step import StepReport
 
@@ -103,6 +108,25 @@ def test_the_end_is_evaluated_once() -> None:
     recorder = Recorder()
     loop_of(evaluation, recorder, epochs=2).run()
     assert [record["step"] for record in recorder.records] == [4, 6]
+
+
+def test_a_failed_save_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
+    own = {"fingerprint": "", "items": "", "model": MealRecConfig(), "keep": 2, "seed": 0}
+    checkpoints = Checkpoints(tmp_path, World(), **own)
+
+    class FailingSave(Callback):
+        def on_step(self, loop: Loop, report: StepReport) -> None:
+            if loop.progress.step == 1:
+                checkpoints._writer.save({}, str(tmp_path / "none" / "state.pt"))
+                checkpoints._writer.start(lambda written: None)
+                checkpoints._writer._thread.join()
+
+    recorder = Recorder()
+    checkpointing = Checkpointing(checkpoints, Evaluation(None, every_steps=0, patience=0), every_steps=0)
+    loop = loop_of(recorder, checkpointing, FailingSave())
+    with pytest.raises(UserError, match="none/state.pt cannot be written: No such file or directory"):
+        loop.run()
+    assert loop.progress.step == 2 and recorder.events[0].startswith("error ")
 
 
 def test_metrics_lines_are_as_promised(one_rank: dict[str, Path]) -> None:

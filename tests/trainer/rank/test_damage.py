@@ -162,6 +162,7 @@ def poison(checkpoint: Path, name: str, proof: Path) -> None:
     facts.write(checkpoint)
 
 
+@pytest.mark.slow
 def test_resume_of_damaged_and_of_foreign_runs(
     two_ranks: dict[int, Path], workplace: Path, cache: Path
 ) -> None:
