@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mealrec import MealRecConfig
-from trainer import checkpoint_files, distributed, ds_config, files
-from trainer.checkpoint_files import BEST, LATEST, WEIGHTS, CheckpointFacts, Damaged, complete, tag
+from trainer import distributed, ds_config, files
+from trainer.checkpoint_files import BEST, LATEST, WEIGHTS, CheckpointFacts, complete, tag
 from trainer.errors import UserError
+from trainer.rank.inspection import Inspection
 from trainer.rank.universal import (
     UNIVERSAL,
     UNIVERSAL_INFO,
@@ -67,8 +67,7 @@ class Checkpoints:
         """
         self.folder, self.world, self.keep = folder, world, keep
         self.fingerprint, self.items, self.model, self.seed = fingerprint, items, asdict(model), seed
-        self._writer = Writer()
-        self._whole: set[str] = set()  # names of the checkpoints whose content was found as it was written
+        self._writer, self._inspection = Writer(), Inspection(folder, world)
 
     def attach(self, engine: DeepSpeedEngine) -> None:
         """Save and load this engine from now on."""
@@ -175,7 +174,7 @@ class Checkpoints:
             UserError: none is whole; or made from other data, of another model, or with another kind of
                 optimiser state.
         """
-        checkpoint = self._newest_whole()
+        checkpoint = self._inspection.newest_whole()
         if checkpoint is None:
             return None, False
         facts = CheckpointFacts.read(checkpoint)
@@ -189,46 +188,7 @@ class Checkpoints:
 
     def is_whole(self, step: int) -> bool:
         """Whether the checkpoint of a step is as it was written; one that is not is set aside."""
-        fault = self._fault(tag(step))
-        if fault is not None:
-            self._set_aside({tag(step): fault})
-        return fault is None
-
-    def _newest_whole(self) -> Path | None:
-        names = distributed.broadcast_object([path.name for path in checkpoint_files.saved(self.folder)])
-        faults: dict[str, str] = {}
-        for name in reversed(names):
-            fault = self._fault(name)
-            if fault is None:
-                self._set_aside(faults)
-                return self.folder / name
-            faults[name] = fault
-        if faults:
-            raise UserError(f"--resume: no checkpoint is whole; the newest: {faults[names[-1]]}")
-        return None
-
-    def _fault(self, name: str) -> str | None:
-        """What is wrong with a checkpoint. Ranks share the work, and all get the same answer."""
-        if name in self._whole:
-            return None
-        fault = None
-        try:
-            facts = CheckpointFacts.read(self.folder / name)
-            facts.check(self.folder / name, sorted(facts.files or ())[self.world.rank :: self.world.size])
-        except Damaged as error:
-            fault = str(error)
-        fault = next(filter(None, distributed.gather_objects(fault)), None)
-        if fault is None:
-            self._whole.add(name)
-        return fault
-
-    def _set_aside(self, faults: dict[str, str]) -> None:
-        """Keep damaged checkpoints, what is wrong by name, under another name."""
-        for name, fault in faults.items() if self.world.is_main else ():
-            path = self.folder / name
-            kept = f"; kept as {files.set_aside(path).name}" if path.exists() else ""
-            print(f"warning: {fault}{kept}", file=sys.stderr, flush=True)
-        distributed.barrier()
+        return self._inspection.is_whole(tag(step))
 
     def _complete(
         self, partial: Path, facts: CheckpointFacts, best_step: int | None, written: dict[str, str]

@@ -22,6 +22,7 @@ from trainer.evaluation import weights
 from trainer.rank.callbacks.checkpointing import Checkpointing
 from trainer.rank.callbacks.evaluation import Evaluation
 from trainer.rank.checkpoint import Checkpoints
+from trainer.rank.inspection import Inspection
 
 OLD, NEW = "step-00000014", "step-00000018"
 MODEL_STATES = "mp_rank_00_model_states.pt"
@@ -68,10 +69,10 @@ def test_every_flipped_bit_is_noticed(run: Path) -> None:
         for _ in range(40):
             bit = drawn.randrange(8 * path.stat().st_size)
             flip(path, bit)
-            fault = checkpoints_of(run)._fault(NEW)
+            fault = Inspection(run / "checkpoints", World()).fault(NEW)
             assert fault is not None and str(path) in fault, f"bit {bit} of {path.name}"
             flip(path, bit)
-    assert checkpoints_of(run)._fault(NEW) is None
+    assert Inspection(run / "checkpoints", World()).fault(NEW) is None
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
