@@ -1,6 +1,6 @@
 """What a checkpoint costs: how long training waits for it, and how slow steps are while it is written.
 
-    python -m bench.saving [--videos 100000] [--dim 256] [--steps 60] [--every 12]
+    python -m bench.saving [--videos 100000] [--dim 256] [--steps 80] [--every 15]
 
 One rank on the CPU, one thread; medians over the saves and the steps, in wall seconds and in core-seconds of
 the thread that does the work. A model with a table of that many videos is trained by the run's own loop;
@@ -96,8 +96,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.saving", description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--every", type=int, default=12, help="steps between two saves")
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--every", type=int, default=15, help="steps between two saves")
     settings = parser.parse_args()
     os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.format.files import file_sha256
+from shards import file_sha256
 from trainer import files
 from trainer.errors import UserError
 
@@ -110,8 +110,10 @@ class CheckpointFacts:
         Raises:
             Damaged: one is missing or has another content.
         """
-        for name in names if self.files is not None else ():
-            check_file(checkpoint / name, (self.files or {}).get(name, ""))
+        if self.files is None:
+            return
+        for name in names:
+            check_file(checkpoint / name, self.files.get(name, ""))
 
 
 def check_file(path: Path, sha256: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from shards.format.files import file_sha256
+from shards import file_sha256
 from trainer import files
 from trainer.errors import UserError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shards.format.files import file_sha256
+from shards import file_sha256
 from trainer.errors import UserError
 from trainer.rank.writer import Writer, to_host
 
