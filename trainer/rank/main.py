@@ -104,6 +104,7 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
         run_dir / run_directory.CHECKPOINTS,
         world,
         fingerprint=inputs.index.fingerprint,
+        items=weights.ids_sha256(inputs.index.item_ids()),
         model=inputs.model,
         keep=config.train.keep_checkpoints,
         seed=config.seed,
@@ -121,7 +122,7 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
                 file=sys.stderr,
             )
     write_records(config, inputs, settings, world, run_dir)
-    checkpoints.engine = engine.build(model, config.train, settings, universal=universal)
+    checkpoints.attach(engine.build(model, config.train, settings, universal=universal))
     if compiles:
         compiled.compile_losses(model, mode=config.train.compile)
 
@@ -129,7 +130,9 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
     if checkpoint is not None:
         checkpoints.load(checkpoint, loop, universal=universal)
     if world.is_main and config.resume:
-        metrics_file.cut_back(run_dir / run_directory.METRICS, loop.progress.step)
+        fault = metrics_file.cut_back(run_dir / run_directory.METRICS, loop.progress.step)
+        if fault:
+            print(f"warning: {fault}", file=sys.stderr)
         print(f"continuing {run_dir} after step {loop.progress.step}", file=sys.stderr)
     loop.run()
 

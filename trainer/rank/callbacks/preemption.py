@@ -33,6 +33,7 @@ class Preemption(Callback):
     def on_step(self, loop: Loop, report: StepReport) -> None:
         if report.preempted:
             self.checkpointing.save(loop)
+            self.checkpointing.checkpoints.finish()
             raise Preempted(f"preempted: saved after step {loop.progress.step}")
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
