@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from pathlib import Path
 from typing import cast
 
@@ -146,7 +147,8 @@ def _table(
 ) -> FeatureTable | None:
     if not model.has_video:
         return None
-    table = FeatureTable.open(index, data.cache_dir)
+    session = distributed.broadcast_object(uuid.uuid4().hex)
+    table = FeatureTable.open(index, data.cache_dir, verify=data.verify, session=session)
     if table is None or world.device.type == "cpu" or data.feature_memory == "host":
         return table
     free, _ = torch.cuda.mem_get_info(world.device)
