@@ -1,0 +1,82 @@
+"""The header of a `.npy`, judged before anything is allocated or mapped by what it says.
+
+NumPy itself divides by an item size of 0, and allocates what a header asks for before it sees how much there is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import warnings
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from shards.errors import DataError
+
+KINDS = {"f": "floats", "i": "integers", "u": "integers", "U": "text"}
+
+
+class Header(NamedTuple):
+    """Shape and dtype of an array in a file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+
+def read_header(source: BinaryIO, size: int, kinds: str) -> Header:
+    """The header of the array in `source`, a file of `size` bytes, whose dtype must be one of `kinds`.
+
+    Raises:
+        ValueError: it is not an array, of another kind, or not of the size that its header says.
+    """
+    version = np.lib.format.read_magic(source)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"found version {version}, expected 1.0 or 2.0")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # headers of Python 2
+            shape, _, dtype = read(source)
+    except Exception as error:  # NumPy reads it as Python, with Python's tokenizer and all that they raise
+        raise ValueError(f"header not readable: {error}") from None
+    if dtype.kind not in kinds or not dtype.itemsize:
+        expected = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
+        raise ValueError(f"found {dtype}, expected {expected}")
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"found shape {shape}, expected lengths of 0 or more")
+    content = size - source.tell()
+    if math.prod(shape) * dtype.itemsize != content:
+        raise ValueError(f"found {content} bytes after the header, expected {dtype} {list(shape)}")
+    return Header(shape, dtype)
+
+
+def open_array(path: Path, kinds: str) -> np.ndarray:
+    """The array in the file at `path`, mapped, whose dtype must be one of `kinds`.
+
+    Raises:
+        DataError: it is not an array, of another kind, or damaged.
+    """
+    try:
+        with open_regular(path) as file:
+            header = read_header(file, os.fstat(file.fileno()).st_size, kinds)
+        if not math.prod(header.shape):
+            return np.zeros(header.shape, header.dtype)  # nothing to map
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as .npy: {error}") from None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file at `path`, open for reading. OSError where it is not a regular file: a pipe would never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("not a regular file")
+    return open(descriptor, "rb")
