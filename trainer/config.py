@@ -40,7 +40,8 @@ class DataConfig:
         None, "where the host-wide feature table is; none: $MEALREC_CACHE or ~/.cache/mealrec"
     )
     verify: bool = option(
-        True, "compare a host's cached features with their digest at the start, and fill a damaged cache again"
+        True,
+        "compare a host's cached features with their digest at the start, and fill a damaged cache again",
     )
     feature_memory: Literal["auto", "host", "device"] = option(
         "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"

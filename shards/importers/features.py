@@ -206,8 +206,13 @@ def _unpack(path: Path, scratch: Path) -> dict[str, Path]:
             for name in ("item_id", "features"):
                 if name not in names:
                     raise DataError(f"{path}: no array {name!r}; {nearest(name, names)}")
-            chosen = {name: members[f"{name}.npy"] for name in ("item_id", "features", "length") if name in names}
-            needed, free = sum(member.file_size for member in chosen.values()), shutil.disk_usage(scratch).free
+            chosen = {
+                name: members[f"{name}.npy"] for name in ("item_id", "features", "length") if name in names
+            }
+            needed, free = (
+                sum(member.file_size for member in chosen.values()),
+                shutil.disk_usage(scratch).free,
+            )
             if needed > free:
                 raise DataError(
                     f"{path}: found {format_size(needed)} when unpacked, expected at most the "
@@ -220,7 +225,15 @@ def _unpack(path: Path, scratch: Path) -> dict[str, Path]:
                     shutil.copyfileobj(source, target, 1 << 20)
             return unpacked
     # RuntimeError: encrypted. NotImplementedError: a compression that Python does not know.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not readable as .npz: {error}") from None

@@ -267,5 +267,10 @@ def test_ids_in_another_encoding(log, tmp_path, capsys):
     np.save(tmp_path / "stack.npy", draw(2, 6))
     (tmp_path / "ids.txt").write_bytes("3\n5\n".encode("utf-16"))
     says(
-        capsys, log, tmp_path / "stack.npy", ["--feature-ids", str(tmp_path / "ids.txt")], "ids.txt", "not UTF-8"
+        capsys,
+        log,
+        tmp_path / "stack.npy",
+        ["--feature-ids", str(tmp_path / "ids.txt")],
+        "ids.txt",
+        "not UTF-8",
     )

@@ -149,9 +149,7 @@ def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_
     assert "filling" in capsys.readouterr().err
 
 
-def test_the_table_belongs_to_the_content_of_the_shards_not_to_what_the_index_claims(
-    make_data_set, tmp_path
-):
+def test_the_table_belongs_to_the_content_of_the_shards_not_to_what_the_index_claims(make_data_set, tmp_path):
     one, _ = make_data_set(features=SHAPE, name="one")
     two, _ = make_data_set(features=SHAPE, name="two", videos=49)
     three, _ = make_data_set(features=SHAPE, name="three", seed=1)  # other users, the same features
