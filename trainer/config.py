@@ -41,7 +41,7 @@ class DataConfig:
     )
     verify: bool = option(
         True,
-        "compare a host's cached features with their digest at the start, and fill a damaged cache again",
+        "compare cached features with their digest at each start; a damaged cache is filled again",
     )
     feature_memory: Literal["auto", "host", "device"] = option(
         "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"

@@ -1,6 +1,6 @@
 """The header of a `.npy`, judged before anything is allocated or mapped by what it says.
 
-NumPy itself divides by an item size of 0, and allocates what a header asks for before it sees how much there is.
+NumPy itself divides by an item size of 0, and allocates what a header asks for before it looks for as much.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def open_array(path: Path, kinds: str) -> np.ndarray:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The file at `path`, open for reading. OSError where it is not a regular file: a pipe would never end."""
+    """The file at `path`, open for reading. OSError where it is not a regular file: a pipe may never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -209,16 +209,14 @@ def _unpack(path: Path, scratch: Path) -> dict[str, Path]:
             chosen = {
                 name: members[f"{name}.npy"] for name in ("item_id", "features", "length") if name in names
             }
-            needed, free = (
-                sum(member.file_size for member in chosen.values()),
-                shutil.disk_usage(scratch).free,
-            )
+            needed = sum(member.file_size for member in chosen.values())
+            free = shutil.disk_usage(scratch).free
             if needed > free:
                 raise DataError(
                     f"{path}: found {format_size(needed)} when unpacked, expected at most the "
                     f"{format_size(free)} that are free in {scratch}; --spill names another folder"
                 )
-            unpacked = {}
+            unpacked: dict[str, Path] = {}
             for name, member in chosen.items():
                 unpacked[name] = scratch / f"{name}.npy"
                 with archive.open(member) as source, open(unpacked[name], "wb") as target:

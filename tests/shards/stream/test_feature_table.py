@@ -1,7 +1,6 @@
 """The host's feature table: filled once, whole or not at all, joined by index."""
 
 import json
-import os
 import pickle
 import signal
 import subprocess
