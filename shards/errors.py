@@ -13,7 +13,13 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(one_line(message))
+
+
+def one_line(text: object) -> str:
+    """A text as one line that any terminal shows as it is, wherever it came from."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:

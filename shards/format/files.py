@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from shards.errors import DataError
 
@@ -24,18 +27,30 @@ class FileEntry:
 def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """The file at `path`, open for reading. OSError where it is not a regular file: a pipe may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return open(descriptor, "rb")
+
+
 def size_fault(path: Path, entry: FileEntry) -> str | None:
     """What is wrong with the size of the file at `path`; None where it is as the index says."""
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError:
         return f"missing; the index expects {entry.bytes} bytes"
+    if not stat.S_ISREG(found.st_mode):
+        return f"not a regular file; the index expects {entry.bytes} bytes"
+    size = found.st_size
     if size == entry.bytes:
         return None
     return f"{'truncated' if size < entry.bytes else 'changed'}: found {size} bytes, expected {entry.bytes}"
@@ -43,7 +58,10 @@ def size_fault(path: Path, entry: FileEntry) -> str | None:
 
 def checksum_fault(path: Path, entry: FileEntry, *, in_full: bool = False) -> str | None:
     """What is wrong with the content of the file at `path`; None where its sha256 is as the index says."""
-    sha256 = file_sha256(path)
+    try:
+        sha256 = file_sha256(path)
+    except OSError as error:
+        return f"not readable: {error.strerror}"
     if sha256 == entry.sha256:
         return None
     found, expected = (digest if in_full else f"{digest[:16]}..." for digest in (sha256, entry.sha256))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from shards.errors import DataError
+from shards.format.files import open_regular
 
 KINDS = {"f": "floats", "i": "integers", "u": "integers", "U": "text"}
 
@@ -71,12 +71,3 @@ def open_array(path: Path, kinds: str) -> np.ndarray:
         return array
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as .npy: {error}") from None
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """The file at `path`, open for reading. OSError where it is not a regular file: a pipe may never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("not a regular file")
-    return open(descriptor, "rb")

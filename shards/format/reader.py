@@ -1,4 +1,4 @@
-"""Reads the records of one shard through WebDataset's own tar reader.
+"""Reads the records of one shard, which WebDataset groups and decodes.
 
 Size and sha256 of a tar are compared with the index when a process first reads it. Faults are DataErrors of
 one line.
@@ -6,29 +6,67 @@ one line.
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from webdataset.autodecode import Decoder, DecodingError
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
 from shards.errors import DataError
-from shards.format.files import verify
+from shards.format.files import open_regular, verify
 from shards.format.index import FeatureShard, Index, SequenceShard
+from shards.format.npy import read_header
 from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
+
+_META = re.compile(r"__[^/]*__($|/)")  # what WebDataset leaves out
 
 
 def iterate_samples(path: str | Path) -> Iterator[dict[str, Any]]:
     """Raw samples of a tar in order: `__key__` and the undecoded bytes of every field. No verification."""
     try:
-        with open(path, "rb") as stream:
-            yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
-    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
-        reason = str(error.args[0] if error.args else error).split(" @ ")[0]
-        raise DataError(f"{path}: not readable as a tar: {reason}") from None
+        yield from group_by_keys(_members(path))
+    # RecursionError, OverflowError: of `tarfile`, at headers that follow each other or say absurd sizes.
+    except (tarfile.TarError, ValueError, EOFError, OSError, RecursionError, OverflowError) as error:
+        reason = str(error.args[0] if error.args else error)
+        raise DataError(f"{path}: not readable as a plain tar: {reason}") from None
+
+
+def _members(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The files in a tar as WebDataset groups them, read no further than the tar itself goes.
+
+    WebDataset's own iterator also reads compressed and sparse tars, of which a kilobyte can hold terabytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        with tarfile.open(fileobj=_Clamped(file, size), mode="r:") as tar:
+            for member in tar:
+                if member.size < 0 or member.issparse():
+                    raise tarfile.ReadError(f"{member.name}: sparse, or of a size below 0")
+                if member.isreg() and not _META.match(member.name):
+                    if member.offset_data + member.size > size:
+                        raise tarfile.ReadError(f"{member.name}: unexpected end of data")
+                    file.seek(member.offset_data)
+                    yield {"fname": member.name, "data": file.read(member.size), "__url__": str(path)}
+                tar.members = []  # type: ignore[assignment]  # else they are kept to the end
+
+
+class _Clamped:
+    """A file that is asked for no more than it has: Python allocates what is asked for first."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        """Up to `count` bytes."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if count < 0 else min(count, left))
 
 
 def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:
@@ -42,6 +80,11 @@ def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, .
         if field not in sample:
             present = ", ".join(sorted(name for name in sample if not name.startswith("__")))
             raise DataError(f"{path}: record {key}, field {field}: found only {present}, expected it")
+        if field.endswith(".npy"):
+            try:
+                read_header(io.BytesIO(sample[field]), len(sample[field]), "fiu")
+            except ValueError as error:
+                raise DataError(f"{path}: record {key}, field {field}: not decodable: {error}") from None
     try:
         decoded = Decoder([])({"__key__": key, **{field: sample[field] for field in fields}})
     except DecodingError as error:

@@ -30,6 +30,7 @@ from shards.format.info import format_size
 from shards.format.npy import open_array
 
 BY_ROW = "row+1"
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class FeatureSource(ABC):
@@ -222,18 +223,10 @@ def _unpack(path: Path, scratch: Path) -> dict[str, Path]:
                 with archive.open(member) as source, open(unpacked[name], "wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
             return unpacked
-    # RuntimeError: encrypted. NotImplementedError: a compression that Python does not know.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    # RuntimeError: encrypted, or a compression that Python does not know.
+    except (*_UNREADABLE, OSError, EOFError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: not readable as .npz: {error}") from None
 
 
