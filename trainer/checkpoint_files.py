@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import files
+from trainer.errors import UserError
 
 FACTS = "checkpoint.json"
 LATEST, BEST = "latest", "best"
@@ -44,7 +45,10 @@ class CheckpointFacts:
             UserError: the file is missing or not JSON.
         """
         facts = files.read_json(checkpoint / FACTS)
-        return CheckpointFacts(world_size=facts.pop("world"), **facts)
+        try:
+            return CheckpointFacts(world_size=facts.pop("world"), **facts)
+        except (AttributeError, KeyError, TypeError):
+            raise UserError(f"{checkpoint / FACTS} is not what a run writes") from None
 
     def write(self, checkpoint: Path) -> None:
         """Write the facts into a checkpoint folder."""

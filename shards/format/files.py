@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
 
 from shards.errors import DataError
 
 _verified: set[tuple[str, str]] = set()  # (path, sha256) of the files whose content this process has checked
 
 
+def _inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if path.is_absolute() or not path.parts or ".." in path.parts or not file.isprintable():
+        raise ValueError("a path inside the data set")
+    return file
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """A file of the data set: path relative to its root, size in bytes, sha256 in hexadecimal."""
 
-    file: str
-    bytes: int
-    sha256: str
+    file: Annotated[str, AfterValidator(_inside)]
+    bytes: Annotated[int, Field(ge=0, lt=1 << 62)]
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 def file_sha256(path: str | Path) -> str:
@@ -33,7 +43,7 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """The file at `path`, open for reading. OSError where it is not a regular file: a pipe may never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -56,6 +56,18 @@ def read_header(source: BinaryIO, size: int, kinds: str) -> Header:
     return Header(shape, dtype)
 
 
+def header_fault(path: Path, shape: tuple[int, ...], dtype: str) -> str | None:
+    """What is wrong with the header of the file at `path`, which should hold an array of `shape`."""
+    try:
+        with open_regular(path) as file:
+            header = read_header(file, os.fstat(file.fileno()).st_size, "fi")
+    except (OSError, ValueError) as error:
+        return f"not readable as .npy: {error}"
+    if header == (shape, np.dtype(dtype)):
+        return None
+    return f"found {header.dtype} {list(header.shape)}, expected {dtype} {list(shape)}"
+
+
 def open_array(path: Path, kinds: str) -> np.ndarray:
     """The array in the file at `path`, mapped, whose dtype must be one of `kinds`.
 

@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from webdataset.autodecode import Decoder, DecodingError
@@ -42,31 +42,29 @@ def _members(path: str | Path) -> Iterator[dict[str, Any]]:
 
     WebDataset's own iterator also reads compressed and sparse tars, of which a kilobyte can hold terabytes.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        with tarfile.open(fileobj=_Clamped(file, size), mode="r:") as tar:
-            for member in tar:
-                if member.size < 0 or member.issparse():
-                    raise tarfile.ReadError(f"{member.name}: sparse, or of a size below 0")
-                if member.isreg() and not _META.match(member.name):
-                    if member.offset_data + member.size > size:
-                        raise tarfile.ReadError(f"{member.name}: unexpected end of data")
-                    file.seek(member.offset_data)
-                    yield {"fname": member.name, "data": file.read(member.size), "__url__": str(path)}
-                tar.members = []  # type: ignore[assignment]  # else they are kept to the end
+    with _Clamped(open_regular(path).detach()) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.size < 0 or member.issparse():
+                raise tarfile.ReadError(f"{member.name}: sparse, or of a size below 0")
+            if member.isreg() and not _META.match(member.name):
+                if member.offset_data + member.size > file.size:
+                    raise tarfile.ReadError(f"{member.name}: unexpected end of data")
+                file.seek(member.offset_data)
+                yield {"fname": member.name, "data": file.read(member.size), "__url__": str(path)}
+            tar.members = []  # type: ignore[attr-defined]  # else all are kept to the end
 
 
-class _Clamped:
-    """A file that is asked for no more than it has: Python allocates what is asked for first."""
+class _Clamped(io.BufferedReader):
+    """A file that is never asked for more than it has: Python would first allocate what is asked for."""
 
-    def __init__(self, file: BinaryIO, size: int):
-        self._file, self._size = file, size
-        self.seek, self.tell = file.seek, file.tell
+    def __init__(self, raw: io.RawIOBase):
+        super().__init__(raw)
+        self.size = os.fstat(raw.fileno()).st_size
 
-    def read(self, count: int = -1) -> bytes:
-        """Up to `count` bytes."""
-        left = max(0, self._size - self._file.tell())
-        return self._file.read(left if count < 0 else min(count, left))
+    def read(self, count: int | None = -1) -> bytes:
+        """Up to `count` bytes, to the end where it is below 0."""
+        left = max(0, self.size - self.tell())
+        return super().read(left if count is None or count < 0 else min(count, left))
 
 
 def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:

@@ -23,6 +23,7 @@ from shards.cache import cache_root, reserve, touch
 from shards.errors import DataError
 from shards.format.files import FileEntry, checksum_fault, file_sha256, size_fault
 from shards.format.index import Features, Index
+from shards.format.npy import header_fault
 from shards.format.partial import PartialPath
 from shards.format.reader import read_feature_shard
 from shards.remote import is_remote
@@ -75,11 +76,13 @@ class FeatureCache:
             entries = [FileEntry(name, *listed[name]) for name in (FEATURES_FILE, FRAMES_FILE)]
         except (OSError, ValueError, TypeError, KeyError):
             return f"{DIGESTS_FILE} is missing or not readable"
-        verified = session and _text(self.path / SESSION_FILE) == session
-        for entry in entries:
-            fault = size_fault(self.path / entry.file, entry)
-            if fault is None and verify and not verified:
-                fault = checksum_fault(self.path / entry.file, entry)
+        verify = verify and not (session and _text(self.path / SESSION_FILE) == session)
+        for entry, shape, dtype in zip(
+            entries, (self.shape, self.shape[:1]), (self.features.dtype, "int64"), strict=True
+        ):
+            path = self.path / entry.file
+            fault = size_fault(path, entry) or (checksum_fault(path, entry) if verify else None)
+            fault = fault or header_fault(path, shape, dtype)
             if fault is not None:
                 return f"{entry.file}: {fault}"
         return None
