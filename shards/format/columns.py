@@ -28,7 +28,7 @@ def read_column(file: Path, column: str, rows: int, kind: str) -> Ids:
                 raise DataError(f"{file}: column {column}: found {shape}, expected {rows} rows of {kind}")
             values = parquet.read(columns=[column]).column(column)
         values.validate(full=True)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{file}: column {column} not readable: {error}") from None
     if len(values) != rows or values.null_count:
         full = len(values) - values.null_count

@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,10 +20,12 @@ KINDS = {"f": "floats", "i": "integers", "u": "integers", "U": "text"}
 
 
 class Header(NamedTuple):
-    """Shape and dtype of an array in a file."""
+    """What an array in a file is, and at which byte its numbers start."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
+    fortran_order: bool
+    start: int
 
 
 def read_header(source: BinaryIO, size: int, kinds: str) -> Header:
@@ -42,7 +44,7 @@ def read_header(source: BinaryIO, size: int, kinds: str) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # headers of Python 2
-            shape, _, dtype = read(source)
+            shape, fortran_order, dtype = read(source)
     except Exception as error:  # NumPy reads it as Python, with Python's tokenizer and all that they raise
         raise ValueError(f"header not readable: {error}") from None
     if dtype.kind not in kinds or not dtype.itemsize:
@@ -50,10 +52,11 @@ def read_header(source: BinaryIO, size: int, kinds: str) -> Header:
         raise ValueError(f"found {dtype}, expected {expected}")
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"found shape {shape}, expected lengths of 0 or more")
-    content = size - source.tell()
+    start = source.tell()
+    content = size - start
     if math.prod(shape) * dtype.itemsize != content:
         raise ValueError(f"found {content} bytes after the header, expected {dtype} {list(shape)}")
-    return Header(shape, dtype)
+    return Header(shape, dtype, fortran_order, start)
 
 
 def header_fault(path: Path, shape: tuple[int, ...], dtype: str) -> str | None:
@@ -63,7 +66,7 @@ def header_fault(path: Path, shape: tuple[int, ...], dtype: str) -> str | None:
             header = read_header(file, os.fstat(file.fileno()).st_size, "fi")
     except (OSError, ValueError) as error:
         return f"not readable as .npy: {error}"
-    if header == (shape, np.dtype(dtype)):
+    if (header.shape, header.dtype) == (shape, np.dtype(dtype)):
         return None
     return f"found {header.dtype} {list(header.shape)}, expected {dtype} {list(shape)}"
 
@@ -77,9 +80,9 @@ def open_array(path: Path, kinds: str) -> np.ndarray:
     try:
         with open_regular(path) as file:
             header = read_header(file, os.fstat(file.fileno()).st_size, kinds)
-        if not math.prod(header.shape):
-            return np.zeros(header.shape, header.dtype)  # nothing to map
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+            if not math.prod(header.shape):
+                return np.zeros(header.shape, header.dtype)  # nothing to map
+            order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+            return np.memmap(file, header.dtype, "r", header.start, header.shape, order)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as .npy: {error}") from None

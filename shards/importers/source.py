@@ -153,9 +153,9 @@ def columns(file: Path) -> list[Column]:
         try:
             names = pq.read_schema(file).names
             rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})").fetchall()
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            return [Column(name, row[1], row[0]) for name, row in zip(names, rows, strict=True)]
+        except (duckdb.Error, pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{file}: not readable as Parquet: {error}") from None
-        return [Column(name, row[1], row[0]) for name, row in zip(names, rows, strict=True)]
     with open_rows(file) as lines:
         return [Column(name, "VARCHAR", f"column{at}") for at, name in enumerate(next(lines, []))]
 

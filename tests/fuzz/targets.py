@@ -55,6 +55,9 @@ train:
 HOSTS = b"# two hosts\nalpha slots=4\nbeta-1.example  slots=8 # the second\n\n"
 
 
+SOUND = "no fault was found"
+
+
 @dataclass(frozen=True)
 class Target:
     """A kind of input.
@@ -198,7 +201,11 @@ def _read_log(importer: object, name: str, **arguments: object) -> Callable[[byt
         (folder / name).write_bytes(content)
         parsed = argparse.Namespace(source=[str(folder / name)], **arguments)
         source = importer.source(parsed)  # type: ignore[attr-defined]
-        source.locate(None, "nothing is wrong")
+        try:
+            source.locate(None, SOUND)
+        except DataError as error:
+            if SOUND not in str(error):
+                raise
 
     return read
 
