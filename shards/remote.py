@@ -12,13 +12,13 @@ that is read.
 from __future__ import annotations
 
 import hashlib
-import shlex
 import shutil
 import time
 from pathlib import Path
 
 from filelock import FileLock
 
+from shards.address import address_of, hide, shown
 from shards.cache import cache_root, reserve
 from shards.errors import DataError
 from shards.format.files import FileEntry, checksum_fault, is_verified, mark_verified, size_fault
@@ -26,20 +26,6 @@ from shards.format.partial import PartialPath
 
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0  # before the second attempt; doubles
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether `path` is a URL (`s3://`, `https://`, ...) or a `pipe:` command, not a local directory."""
-    text = str(path)
-    return text.startswith("pipe:") or "://" in text
-
-
-def address_of(base: str, file: str) -> str:
-    """The address of a file of the data set at `base`."""
-    if not base.startswith("pipe:"):
-        return f"{base.rstrip('/')}/{file}"
-    quoted = shlex.quote(file)
-    return base.replace("{}", quoted) if "{}" in base else f"{base.rstrip('/')}/{quoted}"
 
 
 def fetch(base: str, file: str, entry: FileEntry | None = None) -> Path:
@@ -60,7 +46,7 @@ def fetch(base: str, file: str, entry: FileEntry | None = None) -> Path:
         with FileLock(f"{target}.lock"):
             if entry is None or _fault(target, entry):
                 reserve(cache_root(), folder, entry.bytes if entry is not None else 0)
-                _transfer(address_of(base, file), target, entry)
+                _transfer(base, file, target, entry)
     except OSError as error:
         raise DataError(f"{target}: the cache cannot be written: {error}") from None
     if entry is not None:
@@ -68,18 +54,22 @@ def fetch(base: str, file: str, entry: FileEntry | None = None) -> Path:
     return target
 
 
-def _transfer(address: str, target: Path, entry: FileEntry | None) -> None:
-    partial = PartialPath(target)
+def _transfer(base: str, file: str, target: Path, entry: FileEntry | None) -> None:
+    address, location = address_of(base, file), address_of(shown(base), file)
+    partial, fault = PartialPath(target), None
     partial.discard_all()
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(RETRY_SECONDS * 2 ** (attempt - 1))
         with partial:
-            fault = _try_copy(address, partial.path, entry)
+            try:
+                fault = _try_copy(address, partial.path, entry)
+            except DataError as error:
+                raise DataError(f"{location}: {hide(str(error), address)}") from None
             if fault is None:
                 partial.commit()
                 return
-    raise DataError(f"{address}: {fault} ({ATTEMPTS} attempts)")
+    raise DataError(f"{location}: {hide(str(fault), address)} ({ATTEMPTS} attempts)")
 
 
 def _try_copy(address: str, path: Path, entry: FileEntry | None) -> str | None:
@@ -87,9 +77,9 @@ def _try_copy(address: str, path: Path, entry: FileEntry | None) -> str | None:
     try:
         _copy(address, path)
     except FileNotFoundError:
-        raise DataError(f"{address}: no such file") from None
+        raise DataError("no such file") from None
     except ImportError as error:
-        raise DataError(f"{address}: cannot be read without a package that is missing: {error}") from None
+        raise DataError(f"cannot be read without a package that is missing: {error}") from None
     except Exception as error:  # fsspec's back ends raise what their libraries raise
         return f"cannot be read: {type(error).__name__}: {error}"
     return _fault(path, entry) if entry is not None else None

@@ -53,6 +53,17 @@ def write_text(path: PathLike, text: str) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
+def write_secret(path: PathLike, text: str) -> None:
+    """As `write_text`, for a file that only this user can read."""
+    try:
+        with replacing(path) as partial:
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(descriptor, text.encode())
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """As `write_text`, with `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -15,16 +15,17 @@ A data set is a directory (schema version 1):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shards.address import address_of, is_remote, shown
 from shards.errors import DataError
 from shards.format.files import FileEntry, check_size
 from shards.format.json_faults import first_fault
-from shards.remote import fetch, is_remote
+from shards.remote import fetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +92,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Index:
-    """A data set that is ready to be read. `path` is its directory, or its URL as given."""
+    """A data set that is ready to be read.
+
+    path: its directory, or its URL without credentials; address: the same as given, never shown.
+    """
 
     path: str
+    address: str = field(repr=False)
     name: str
     users: int
     videos: int
@@ -157,8 +162,8 @@ class Index:
 
     def local(self, entry: FileEntry) -> Path:
         """`entry` as a file of this host; a remote one is fetched into the local cache first."""
-        if is_remote(self.path):
-            return fetch(self.path, entry.file, entry)
+        if is_remote(self.address):
+            return fetch(self.address, entry.file, entry)
         return Path(self.path) / entry.file
 
     def item_ids(self) -> Ids:
@@ -220,9 +225,10 @@ class _IndexJson(_Open):
     oracle: FileEntry | None = None
 
 
-def parse_index(content: bytes, path: str) -> Index:
-    """The content of the index.json of `path` as an Index, or a DataError that names the field at fault."""
-    location = f"{path}/{INDEX_FILE}"
+def parse_index(content: bytes, address: str) -> Index:
+    """The content of the index.json at `address` as an Index. DataError that names the field at fault."""
+    path = shown(address)
+    location = address_of(path, INDEX_FILE)
     try:
         raw = _IndexJson.model_validate_json(content)
     except ValidationError as error:
@@ -231,6 +237,7 @@ def parse_index(content: bytes, path: str) -> Index:
         raise DataError(f"{location}: {fault}")
     return Index(
         path=path,
+        address=address,
         name=raw.name,
         users=raw.users,
         videos=raw.videos,

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from shards.address import is_remote
 from shards.cache import cache_root, reserve, touch
 from shards.errors import DataError
 from shards.format.files import FileEntry, checksum_fault, file_sha256, size_fault
@@ -26,7 +27,6 @@ from shards.format.index import Features, Index
 from shards.format.npy import header_fault
 from shards.format.partial import PartialPath
 from shards.format.reader import read_feature_shard
-from shards.remote import is_remote
 
 FEATURES_FILE = "features.npy"
 FRAMES_FILE = "frames.npy"
@@ -114,7 +114,7 @@ class FeatureCache:
             }
             (partial.path / DIGESTS_FILE).write_text(json.dumps(digests))
             partial.commit()
-        if is_remote(index.path):  # the copies were fetched for the table alone
+        if is_remote(index.address):  # the copies were fetched for the table alone
             for path in paths:
                 path.unlink(missing_ok=True)
 

@@ -70,7 +70,7 @@ def _items(index, workers=0, table=None):
 
 def _assert_same_data(local: Index, url: str):
     index = Index.load(url)
-    assert index.path == url and index.fingerprint == local.fingerprint
+    assert index.address == url and index.fingerprint == local.fingerprint
     assert _items(index) == _items(local)
     here, there = FeatureTable.open(local), FeatureTable.open(index)
     assert np.array_equal(here.features, there.features)
@@ -227,3 +227,39 @@ def test_what_is_missing_at_the_source(make_data_set, served):
     (Path(local.path) / index.sequence_shards[0].file).unlink()
     with pytest.raises(DataError, match="sequences-000000.tar: no such file"):
         _items(index)
+
+
+def test_a_query_goes_behind_the_file(make_data_set, served):
+    local, _ = make_data_set()
+    url, handler = served
+    assert Index.load(f"{url}/data?token=abc123").fingerprint == local.fingerprint
+    assert handler.requests == ["/data/index.json?token=abc123"]
+
+
+@pytest.mark.parametrize("file", ["index.json", "sequences/sequences-000000.tar"])
+@pytest.mark.parametrize("fault", ["missing", "busy", "damaged"])
+def test_credentials_stay_out_of_messages(make_data_set, served, monkeypatch, file, fault):
+    local, _ = make_data_set()
+    url, handler = served
+    address = url.replace("//", "//someone:pass%2Fword@") + "/data?token=secret%2Btoken&x=1"
+    index = Index.load(address)
+    assert not any(secret in repr(index) for secret in ("someone", "word", "secret"))
+    path = Path(local.path) / file
+    if fault == "missing":
+        path.unlink()
+    elif fault == "busy":
+        handler.failures = 100
+    else:
+        path.write_bytes(b"?")
+    with pytest.raises(DataError) as caught:
+        _items(Index.load(address) if file == "index.json" else index)
+    message = str(caught.value)
+    assert f"/data/{file[:9]}" in message and "***" in message
+    assert not any(secret in message for secret in ("someone", "pass", "word", "secret", "token=s"))
+
+
+def test_credentials_of_commands_stay_out_of_messages():
+    for address in ("pipe:KEY=verysecret fetch {}", "pipe:false --key verysecret", "pipe:cat /verysecret"):
+        with pytest.raises(DataError) as caught:
+            Index.load(address)
+        assert "verysecret" not in str(caught.value) and "pipe:" in str(caught.value)

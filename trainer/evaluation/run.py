@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from trainer import distributed, options, run_directory
+from trainer import distributed, options
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.evaluation import weights
@@ -20,7 +20,7 @@ def open_run(run: str, data: str | None) -> tuple[RunConfig, weights.Weights]:
         UserError: no run there, or no checkpoint yet.
     """
     best = weights.load(run)
-    config = options.load(Path(run) / run_directory.CONFIG)
+    config = options.load_run(Path(run))
     config.run.dir = run
     if data:
         config.data.path = data
@@ -37,7 +37,7 @@ def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.Wor
     same = inputs.index.fingerprint == best.facts.fingerprint
     if not same and [*inputs.index.item_ids()] != weights.original_ids(str(config.run.dir)).tolist():
         raise UserError(
-            f"{config.data.path} has other videos than the data of {config.run.dir}:"
+            f"{inputs.index.path} has other videos than the data of {config.run.dir}:"
             " train on it with --init_from"
         )
     return inputs
