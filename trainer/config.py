@@ -43,6 +43,9 @@ class DataConfig:
         True,
         "compare cached features with their digest at each start; a damaged cache is filled again",
     )
+    max_bad_shards: int = option(
+        0, "sequence shards that may be unreadable, after several attempts: they are left out and counted"
+    )
     feature_memory: Literal["auto", "host", "device"] = option(
         "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"
     )

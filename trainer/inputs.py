@@ -79,6 +79,7 @@ class Inputs:
             table=self.table,
             pin_memory=self.world.on_gpu,
             workers=self.data.workers,
+            max_bad_shards=self.data.max_bad_shards,
         )
 
     def eval_stream(self, split: str, settings: EvalConfig) -> EvalStream:
@@ -92,6 +93,7 @@ class Inputs:
             max_length=self.data.max_length,
             table=self.table,
             pin_memory=self.world.on_gpu,
+            max_bad_shards=self.data.max_bad_shards,
         )
 
     def history_stream(self, users: np.ndarray, settings: EvalConfig) -> HistoryStream:

@@ -43,6 +43,7 @@ _LEAST = {
     "train.patience": 0,
     "data.window_stride": 0,
     "data.workers": 0,
+    "data.max_bad_shards": 0,
     "eval.every_steps": 0,
     "eval.valid_sampler_steps": 0,
     "eval.test_sampler_steps": 0,

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StringConstraints
 
 from shards.errors import DataError
+from shards.retry import attempts
 
 _verified: set[tuple[str, str]] = set()  # (path, sha256) of the files whose content this process has checked
 
@@ -88,14 +89,17 @@ def verify(path: Path, entry: FileEntry) -> None:
     """Compare a file with the index: its size always, its checksum once per process.
 
     Raises:
-        DataError: they differ.
+        DataError: they differ, also at the last of several attempts.
     """
-    check_size(path, entry)
-    if is_verified(path, entry):
-        return
-    if fault := checksum_fault(path, entry):
-        raise DataError(f"{path}: {fault}")
-    mark_verified(path, entry)
+    fault = None
+    for _ in attempts():
+        fault = size_fault(path, entry)
+        if fault is None and not is_verified(path, entry):
+            fault = checksum_fault(path, entry)
+        if fault is None:
+            mark_verified(path, entry)
+            return
+    raise DataError(f"{path}: {fault}")
 
 
 def is_verified(path: Path, entry: FileEntry) -> bool:

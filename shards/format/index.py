@@ -25,7 +25,7 @@ from shards.address import address_of, is_remote, shown
 from shards.errors import DataError
 from shards.format.files import FileEntry, check_size
 from shards.format.json_faults import first_fault
-from shards.remote import fetch
+from shards.remote import LARGEST_INDEX, fetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 INDEX_FILE = "index.json"
-LARGEST_INDEX = 1 << 30  # bytes
 SplitKind = Literal["leave-one-out", "time", "given", "none"]
 IdType = Literal["int64", "string"]
 SPLIT_KINDS: tuple[SplitKind, ...] = get_args(SplitKind)

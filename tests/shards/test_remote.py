@@ -11,7 +11,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from shards import DataError, Features, Index, remote
+from shards import DataError, Features, Index, transfer
+from shards.address import address_of
 from shards.format import files
 from shards.stream.evaluation import EvalStream
 from shards.stream.feature_table import FeatureTable
@@ -28,9 +29,13 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     requests: list[str]
     failures: int
+    stalls: threading.Event | None = None
 
     def do_GET(self):
         self.requests.append(self.path)
+        if self.stalls:
+            self.stalls.wait()
+            return
         if type(self).failures:
             type(self).failures -= 1
             self.send_error(503)
@@ -44,7 +49,6 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MEALREC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.01)
     return tmp_path / "cache"
 
 
@@ -108,8 +112,8 @@ def test_pipe(make_data_set, command):
 
 
 def test_names_of_files_are_quoted_for_the_shell():
-    assert remote.address_of("pipe:cat /set", "a b;rm c.tar") == "pipe:cat /set/'a b;rm c.tar'"
-    assert remote.address_of("pipe:get {} -", "$x.tar") == "pipe:get '$x.tar' -"
+    assert address_of("pipe:cat /set", "a b;rm c.tar") == "pipe:cat /set/'a b;rm c.tar'"
+    assert address_of("pipe:get {} -", "$x.tar") == "pipe:get '$x.tar' -"
 
 
 def test_each_shard_is_fetched_once(make_data_set, served):
@@ -263,3 +267,31 @@ def test_credentials_of_commands_stay_out_of_messages():
         with pytest.raises(DataError) as caught:
             Index.load(address)
         assert "verysecret" not in str(caught.value) and "pipe:" in str(caught.value)
+
+
+def test_a_store_that_stalls(make_data_set, served, monkeypatch):
+    local, _ = make_data_set()
+    url, handler = served
+    index, handler.stalls = Index.load(f"{url}/data"), threading.Event()
+    monkeypatch.setattr(transfer, "STALLED_AFTER", 0.2)
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.05)
+    with pytest.raises(DataError, match=r"\.tar: .*nothing has arrived for 0\.2 seconds \(3 attempts\)"):
+        _items(index)
+    handler.stalls.set()
+
+
+def test_a_command_that_stalls_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "STALLED_AFTER", 0.2)
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.05)
+    pids = tmp_path / "pids"
+    with pytest.raises(DataError, match="nothing has arrived for 0.2 seconds"):
+        Index.load(f"pipe:echo $$ >> {pids}; sleep 60 #")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split())
+
+
+def test_a_source_that_sends_without_end(make_data_set, monkeypatch):
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.05)
+    local, _ = make_data_set()
+    index = Index.load(f"pipe:f={{}}; case $f in *.json) cat {local.path}/$f;; *) cat /dev/zero;; esac")
+    with pytest.raises(DataError, match="found more than the [0-9]+ bytes that are expected"):
+        _items(index)
