@@ -39,6 +39,13 @@ class DataConfig:
     cache_dir: str | None = option(
         None, "where the host-wide feature table is; none: $MEALREC_CACHE or ~/.cache/mealrec"
     )
+    verify: bool = option(
+        True,
+        "compare cached features with their digest at each start; a damaged cache is filled again",
+    )
+    max_bad_shards: int = option(
+        0, "sequence shards that may be unreadable, after several attempts: they are left out and counted"
+    )
     feature_memory: Literal["auto", "host", "device"] = option(
         "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"
     )

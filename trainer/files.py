@@ -53,6 +53,17 @@ def write_text(path: PathLike, text: str) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
+def write_secret(path: PathLike, text: str) -> None:
+    """As `write_text`, for a file that only this user can read."""
+    try:
+        with replacing(path) as partial:
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(descriptor, text.encode())
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """As `write_text`, with `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")
@@ -68,7 +79,7 @@ def read_json(path: PathLike) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
 

@@ -44,6 +44,7 @@ _LEAST = {
     "train.patience": 0,
     "data.window_stride": 0,
     "data.workers": 0,
+    "data.max_bad_shards": 0,
     "eval.every_steps": 0,
     "eval.valid_sampler_steps": 0,
     "eval.test_sampler_steps": 0,
@@ -92,7 +93,7 @@ def prepare(config: RunConfig, *, world_size: int, on_gpu: bool) -> PreparedRun:
             _check_resume(config, index, run_dir)
         config.run.dir = str(run_dir)
         config.num_gpus = world_size
-        files.write_text(run_dir / run_directory.CONFIG, options.dump(config))
+        options.save_run(run_dir, config)
     except BaseException:
         lock.release()
         raise
@@ -208,7 +209,7 @@ def _shared_config(run_dir: Path) -> RunConfig:
                 f"{run_dir} is not visible on {socket.gethostname()}: --run must be where all hosts share it"
             )
         time.sleep(0.2)
-    return options.load(path)
+    return options.load_run(run_dir)
 
 
 def _check_values(config: RunConfig) -> None:

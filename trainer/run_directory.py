@@ -1,6 +1,7 @@
 """The run directory: its files, its name, and the locks that keep two runs out of one directory.
 
 RUN/config.yaml       the resolved configuration
+RUN/.address          the data set's address where it has credentials, which config.yaml leaves out; mode 0600
 RUN/environment.json  versions, devices, git state, data
 RUN/metrics.jsonl     one object per line
 RUN/results.json      written last: a run that has it is finished
@@ -22,6 +23,7 @@ from trainer.errors import UserError
 from trainer.files import PathLike
 
 CONFIG = "config.yaml"
+ADDRESS = ".address"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"

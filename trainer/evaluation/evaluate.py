@@ -144,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
     inputs = open_inputs(config, best, single_world())
     stream = inputs.eval_stream(arguments.split, settings)
     if not stream.users:
-        raise UserError(f"{config.data.path}: no users to evaluate in the {arguments.split} split")
+        raise UserError(f"{inputs.index.path}: no users to evaluate in the {arguments.split} split")
     result = evaluate(best.model(inputs), stream, inputs, settings, steps)
     about = {
         "split": arguments.split,

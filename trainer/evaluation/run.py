@@ -20,13 +20,12 @@ def open_run(run: str, data: str | None) -> tuple[RunConfig, weights.Weights]:
         UserError: no run there, no checkpoint yet, or a command as the data set of its configuration.
     """
     best = weights.load(run)
-    file = Path(run) / run_directory.CONFIG
-    config = options.load(file)
+    config = options.load_run(Path(run))
     config.run.dir = run
     if data:
         config.data.path = data
     else:
-        options.refuse_command(config.data.path, file)
+        options.refuse_command(config.data.path, Path(run) / run_directory.CONFIG)
     return config, best
 
 
@@ -41,7 +40,7 @@ def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.Wor
         known = weights.original_ids(str(config.run.dir), best.facts)
         if [*inputs.index.item_ids()] != known.tolist():
             raise UserError(
-                f"{config.data.path} has other videos than the data of {config.run.dir}:"
+                f"{inputs.index.path} has other videos than the data of {config.run.dir}:"
                 " train on it with --init_from"
             )
     return inputs
