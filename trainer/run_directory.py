@@ -10,6 +10,7 @@ RUN/.lock  RUN/.lock-rank0  held by the operator and by rank 0
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -30,6 +31,7 @@ MISTAKE = ".mistake"  # the line of a user's mistake that a rank met after the s
 RUN_VARIABLE = "MEALREC_RUN"  # environment variable: the run directory that the operator made for its ranks
 OPERATOR_LOCK, RANK_LOCK = ".lock", ".lock-rank0"
 
+LONGEST_PATH = 3800  # bytes: what the file system takes, less the names of files in the directory
 RANKS_END_WITHIN = 5.0  # seconds in which the ranks of a killed operator must be gone
 
 
@@ -81,11 +83,15 @@ def claim(path: PathLike, *, resume: bool) -> RunLock:
             without a run to resume.
     """
     path = Path(path)
+    if len(os.fsencode(path.absolute())) > LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
     if resume and not (path / CONFIG).is_file():
         raise UserError(f"--resume: {path} holds no run: no {CONFIG} there")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
         raise UserError(f"run directory {path} cannot be made: {error.strerror}") from None
     names = {entry.name for entry in path.iterdir()}
     if names and not names & {OPERATOR_LOCK, CONFIG}:  # somebody's files: not even a lock is left among them
