@@ -64,6 +64,11 @@ def tag(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step(checkpoint: Path) -> int:
+    """Return the global step of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def complete(folder: Path) -> list[Path]:
     """Return the complete checkpoints of a folder, oldest first."""
     steps = folder.glob("step-*") if folder.is_dir() else ()

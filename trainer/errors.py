@@ -14,6 +14,18 @@ class UserError(Exception):
     """A user's mistake; the message is the one line that they will read."""
 
 
+class RunEnded(Exception):
+    """A run ends before it is finished, by no mistake of the user; the message is one line, exit code 1."""
+
+    on_all_ranks = True  # raised by every rank at once
+
+
+class Unwritable(RunEnded):
+    """A folder of the run can no longer be written."""
+
+    on_all_ranks = False
+
+
 class EchoedError(UserError):
     """A mistake that another rank reports; this rank ends silently."""
 

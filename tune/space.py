@@ -39,8 +39,8 @@ Choices = list[Value] | dict[str, list[float]]  # values to try, or {"uniform" o
 SEARCHES = ("grid", "random", "asha")
 METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 # What the sweep itself decides for each trial.
-RESERVED = {"data.path", "run.dir", "seed", "num_gpus", "resume", "dry_run"}
-# Of a range's ends, by the kind of the option: what is drawn, and the width of the range, must be numbers too.
+RESERVED = {"data.path", "run.dir", "seed", "num_gpus", "resume", "dry_run", "max_restarts"}
+# Of a range's ends, by the kind of the option: what is drawn, and the range's width, must be numbers too.
 _LARGEST = {int: 2**53, float: sys.float_info.max / 2}
 _LEAVES = {leaf.name: leaf for leaf in options.leaves(RunConfig) if leaf.name not in options.FROM_DATA}
 

@@ -78,7 +78,9 @@ def test_mistakes_are_named(tmp_path, change, match):
     assert str(caught.value).startswith(f"{file}: ") and match in str(caught.value)
 
 
-@pytest.mark.parametrize("ends", [[1, 0], [0, 1, 2], 3, ["a", "b"], [1, float("inf")], [1, 10**400], [True, 2]])
+@pytest.mark.parametrize(
+    "ends", [[1, 0], [0, 1, 2], 3, ["a", "b"], [1, float("inf")], [1, 10**400], [True, 2]]
+)
 def test_ranges_have_two_ends(ends):
     with pytest.raises(UserError, match=r"expected \[low, high\] with 0 < low < high"):
         parse_space({"search": "random", "space": {"train.lr": {"loguniform": ends}}})
