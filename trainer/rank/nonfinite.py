@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite ends the run before it reaches the weights, or the batch is left out."""
+"""A loss or gradient that is not finite ends the run, or its batch is left out; the weights never see it."""
 
 from __future__ import annotations
 

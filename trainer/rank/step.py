@@ -105,8 +105,8 @@ class TrainStep:
         """Train on one global batch.
 
         Raises:
-            NonFiniteError: before the optimiser's step, with the weights as they were, unless the batch may be
-                left out.
+            NonFiniteError: before the optimiser's step, with the weights as they were, where the batch may not
+                be left out.
         """
         started = time.perf_counter()
         if self.learning_rate is not None:
@@ -150,6 +150,7 @@ class TrainStep:
         Raises:
             NonFiniteError: the loss or the gradient is not finite, and the batch may not be left out.
         """
+        stepped = False
         try:
             if not math.isfinite(loss):
                 nonfinite.refuse_loss(
@@ -162,27 +163,20 @@ class TrainStep:
                 )
             if not math.isfinite(own_norm):
                 nonfinite.refuse_gradient(place)
+            self.engine.step()
+            stepped = True
+            # With fp16 a step that overflows is skipped by design, and the loss is scaled down.
+            if not self.engine.was_step_applied() and not self.engine.fp16_enabled():
+                nonfinite.refuse_gradient(place)
         except nonfinite.NonFiniteError as error:
             if not self.may_skip():
                 raise
-            self._report_skipped(error)
-            skip_step(self.engine)
+            if self.world.is_main:
+                print(f"left out a batch: {error}", file=sys.stderr, flush=True)
+            if not stepped:
+                skip_step(self.engine)
             return True
-        self.engine.step()
-        # With fp16 a step that overflows is skipped by design, and the loss is scaled down.
-        if self.engine.was_step_applied() or self.engine.fp16_enabled():
-            return False
-        try:
-            nonfinite.refuse_gradient(place)
-        except nonfinite.NonFiniteError as error:
-            if not self.may_skip():
-                raise
-            self._report_skipped(error)
-            return True
-
-    def _report_skipped(self, error: nonfinite.NonFiniteError) -> None:
-        if self.world.is_main:
-            print(f"left out a batch: {error}", file=sys.stderr, flush=True)
+        return False
 
     def _engine_norm(self) -> float | torch.Tensor:
         norm: float | torch.Tensor | None = self.engine.get_global_grad_norm()
