@@ -87,6 +87,7 @@ class TrainConfig:
         0, "batches with a loss or gradient that is not finite that are left out; one more ends the run"
     )
     log_every: int = option(10, "steps between two lines of metrics.jsonl")
+    log_samples: bool = option(False, "write the sample ids of every step into samples.jsonl")
     save_every_steps: int = option(0, "steps between two checkpoints; 0: one at the end of each epoch")
     keep_checkpoints: int = option(2, "checkpoints kept besides the best one")
     patience: int = option(

@@ -15,6 +15,8 @@ from trainer.errors import Unwritable, UserError
 PathLike = str | Path
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# How torch.save says that it could not write.
+TORCH_ERRORS = ("PytorchStreamWriter", "inline_container.cc", "iostream error")
 TRIAL_BYTES = 2**20
 
 
@@ -55,7 +57,7 @@ def _unwritable(error: Exception, folder: Path) -> str:
     """Why the disk takes no more, if that is what an error is about; else nothing."""
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno in DISK_ERRORS else ""
-    if "PytorchStreamWriter" not in str(error):
+    if not any(words in str(error) for words in TORCH_ERRORS):
         return ""
     try:  # torch does not say why it could not write
         with replacing(folder / "trial") as trial:

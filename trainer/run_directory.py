@@ -26,6 +26,7 @@ from trainer.files import PathLike
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
 CHECKPOINTS = "checkpoints"
 ENDING = ".ending"  # why the ranks ended the run, as they note it for the operator

@@ -95,8 +95,8 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 def skip_step(engine: DeepSpeedEngine) -> None:
     """Take the place of a step without using its gradient: DeepSpeed goes on with the next batch.
 
-    ZeRO's optimisers leave a step out, and clean up after it, when they find that the gradient overflowed. The
-    others are not called at all.
+    ZeRO's optimisers leave a step out, and clean up after it, when they find that the gradient overflowed.
+    Others are not called at all.
     """
     optimizer = engine.optimizer
     name = "has_overflow" if hasattr(optimizer, "has_overflow") else "step"

@@ -67,6 +67,7 @@ class Loop:
         """Train the rest of the current epoch, from `progress.epoch_step` on."""
         progress = self.progress
         for micro_batches in self.load():
+            self.tell("on_load", micro_batches)
             report = self.step(micro_batches, progress.epoch, progress.step)
             self.advance(report)
             self.tell("on_step", report)

@@ -31,6 +31,7 @@ from trainer.rank.callbacks.monitor import Monitor
 from trainer.rank.callbacks.preemption import Preemption
 from trainer.rank.callbacks.progress_bar import ProgressBar
 from trainer.rank.callbacks.results import Results, RunFacts
+from trainer.rank.callbacks.sample_log import SampleLog
 from trainer.rank.checkpoint import Checkpoints, remove_leftovers
 from trainer.rank.loop import Loop, Progress
 from trainer.rank.step import TrainStep
@@ -186,6 +187,8 @@ def build_loop(
         metrics = run_dir / run_directory.METRICS
         own += [MetricsFile(metrics), ProgressBar(stream.steps_per_epoch, config.train.max_epochs)]
         own += [Monitor(model.monitor)] if model.monitor.enabled else []
+    if config.train.log_samples:
+        own.append(SampleLog(run_dir / run_directory.SAMPLES, is_main=world.is_main))
     own += [checkpointing, preemption]
     own += [Curves(run_dir / run_directory.METRICS, run_dir / CURVES)] if world.is_main else []
     progress = Progress()
