@@ -140,6 +140,11 @@ def saved(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
+def step(checkpoint: Path) -> int:
+    """Return the global step of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def complete(folder: Path) -> list[Path]:
     """Return the checkpoints that have their facts, oldest first."""
     return [path for path in saved(folder) if (path / FACTS).is_file()]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import UserError
+from trainer.errors import Unwritable, UserError
 
 PathLike = str | Path
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# How torch.save says that it could not write.
+TORCH_ERRORS = ("PytorchStreamWriter", "inline_container.cc", "iostream error")
+TRIAL_BYTES = 2**20
 
 
 @contextlib.contextmanager
@@ -29,6 +35,43 @@ def replacing(path: PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within, a disk that takes no more is told from other errors.
+
+    Raises:
+        Unwritable: the disk is full or read-only, a quota or a limit is reached, or the disk fails.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = _unwritable(error, folder)
+        if not reason:
+            raise
+        raise Unwritable(f"{folder} cannot be written: {reason}") from error
+
+
+def _unwritable(error: Exception, folder: Path) -> str:
+    """Why the disk takes no more, if that is what an error is about; else nothing."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno in DISK_ERRORS else ""
+    if not any(words in str(error) for words in TORCH_ERRORS):
+        return ""
+    try:  # torch does not say why it could not write
+        with replacing(folder / "trial") as trial:
+            trial.write_bytes(bytes(TRIAL_BYTES))
+        (folder / "trial").unlink()
+    except OSError as found:
+        return os.strerror(found.errno or errno.EIO)
+    return "a file was written only in part"
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes have left of files that they were replacing; nobody may be writing."""
+    for path in folder.glob(".*.partial-*"):
+        path.unlink(missing_ok=True)
 
 
 def sync(path: PathLike) -> None:

@@ -23,7 +23,8 @@ from trainer import ds_config, files, presets, run_directory
 from trainer.config import RunConfig
 from trainer.errors import DONE, UserError
 
-ALIASES = {"data.path": "--data", "run.dir": "--run"}  # the short names of two leaves; they have no other
+# The names of three leaves on the command line; they have no other.
+ALIASES = {"data.path": "--data", "run.dir": "--run", "max_restarts": "--max-restarts"}
 # Filled in by the data set: no options.
 FROM_DATA = {
     "model.videos",

@@ -31,7 +31,11 @@ _KEPT = ("seed", "data.max_length", "data.window_stride", "data.shuffle_window",
 # The smallest value of each option whose type alone does not say it.
 _LEAST = {
     "seed": 0,
+    "max_restarts": 0,
+    "run.host_timeout": 0,
+    "run.stall_timeout": 0,
     "train.max_epochs": 1,
+    "train.nonfinite_budget": 0,
     "train.log_every": 1,
     "train.keep_checkpoints": 1,
     "data.max_length": 1,

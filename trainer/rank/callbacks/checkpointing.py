@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from trainer import activity
 from trainer.rank.callbacks.base import Callback
 from trainer.rank.callbacks.evaluation import Evaluation
 from trainer.rank.checkpoint import Checkpoints
@@ -59,4 +60,6 @@ class Checkpointing(Callback):
         """Begin to save a checkpoint now."""
         self._saved = (loop.progress.step, loop.progress.epoch)
         best = self.evaluation.best["step"] if self.evaluation.best else None
+        activity.expect_slow_work()
         self.checkpoints.save(loop, best_step=best)
+        activity.note()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from trainer.rank.callbacks.base import Callback
@@ -19,7 +20,8 @@ class Curves(Callback):
         draw(self.metrics, self.picture)
 
     def on_error(self, loop: Loop, error: BaseException) -> None:
-        draw(self.metrics, self.picture)
+        with contextlib.suppress(OSError):  # the error may be that the disk is full
+            draw(self.metrics, self.picture)
 
 
 def draw(metrics: Path, picture: Path) -> None:
