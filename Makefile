@@ -20,7 +20,8 @@ docs:  ## build the documentation site into build/site; a warning fails
 gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs PyTorch, nvcc, Triton
 	@python3 -m bench.gpu_check
 
-bench-peers:  ## make the environments of RecBole and RecTools in .peers, for the benchmarks beside them
+bench-peers:  ## make the environments of RecBole, RecTools and RePlay in .peers, for the benchmarks beside them
 	@python3 -m venv .peers/recbole && .peers/recbole/bin/pip install -q -r bench/contestants/recbole.txt
 	@.peers/recbole/bin/pip install -q --no-deps recbole==1.2.1
 	@python3 -m venv .peers/rectools && .peers/rectools/bin/pip install -q -r bench/contestants/rectools.txt
+	@python3 -m venv .peers/replay && .peers/replay/bin/pip install -q -r bench/contestants/replay.txt

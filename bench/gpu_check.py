@@ -162,13 +162,14 @@ def everything(x, y, z, counters, mask, kernel):
     """Results of each operation once, and a scalar to differentiate."""
     t = torch.arange(len(x), device=x.device) % SCHEDULE.steps
     sampled = ops.q_sample(x, t, SCHEDULE, counters, 1, mask_R=mask, kernel=kernel)
-    drawn, _ = ops.corrupt(x, SCHEDULE, counters, 1, 2, group=3, mask_R=mask, kernel=kernel)
+    row = torch.arange(len(x), device=x.device) // 2
+    drawn, _ = ops.corrupt(x, SCHEDULE, counters, 1, 2, group=3, mask_R=mask, row_R=row, kernel=kernel)
     ddim = ops.reverse_step(x, y, t, t - 1, SCHEDULE, counters, 3, mask_R=mask, kernel=kernel)
     ddpm = ops.reverse_step(
         x, y, t, t - 1, SCHEDULE, counters, 3, sampler=Sampler("ddpm", guidance=0.5), null_RD=z, kernel=kernel
     )
     dropped = ops.dropout(x, 0.3, counters, 64, residual_RD=y, kernel=kernel)
-    loss = ops.diffusion_loss(x, z, mask, kernel=kernel)
+    loss = ops.diffusion_loss(x, z, mask, row_R=row, kernel=kernel)
     results = {
         "q_sample": sampled,
         "corrupt": drawn,

@@ -117,7 +117,7 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
 
     Ours is called as the model calls it, without the checks of arguments, which a graph leaves out too.
     """
-    table, counters = tables(SCHEDULE, torch.device(device)), b.counters
+    table, counters, one = tables(SCHEDULE, torch.device(device)), b.counters, torch.ones((), device=device)
     fused, fields = torch.ops.mealrec, (counters.seed, counters.step, counters.sample_id, counters.row)
 
     def contest(ours: Call, eager: Callable, arguments: Callable[[int], tuple]) -> dict[str, Call]:
@@ -131,7 +131,9 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
     with_diffusers = importlib.util.find_spec("diffusers") is not None
     for name, mask in (("q_sample", None), ("q_sample masked", b.mask)):
         calls = contest(
-            lambda i, mask=mask: fused.q_sample(b.x[i], b.t, table.signal, table.noise, mask, *fields, 1),
+            lambda i, mask=mask: fused.q_sample(
+                b.x[i], None, b.t, table.signal, table.noise, mask, *fields, 1
+            ),
             eager_q_sample,
             lambda i, mask=mask: (b.x[i], b.t, mask, table.signal, table.noise),
         )
@@ -141,13 +143,15 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
             name,
             2,
             calls,
-            lambda mask=mask: reference.q_sample(b.x[0].double(), b.t, SCHEDULE, counters, 1, mask),
+            lambda mask=mask: reference.q_sample(b.x[0].double(), b.t, SCHEDULE, counters, 1, mask, None),
         )
     yield Case(
         "q_sample, steps drawn",
         2,
         contest(
-            lambda i: fused.q_sample_drawn(b.x[i], table.signal, table.noise, None, *fields, 1, 2, 1)[0],
+            lambda i: fused.q_sample_drawn(b.x[i], None, table.signal, table.noise, None, *fields, 1, 2, 1)[
+                0
+            ],
             lambda x: eager_q_sample(
                 x,
                 torch.randint(SCHEDULE.steps, (len(x),), device=x.device),
@@ -157,7 +161,7 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
             ),
             lambda i: (b.x[i],),
         ),
-        lambda: reference.corrupt(b.x[0].double(), SCHEDULE, counters, 1, 2, 1, None)[0],
+        lambda: reference.corrupt(b.x[0].double(), SCHEDULE, counters, 1, 2, 1, None, None)[0],
     )
     for name, sampler in (
         ("ddim", Sampler("ddim")),
@@ -202,9 +206,12 @@ def cases(b: Buffers, device: str, compiled: bool) -> Iterator[Case]:
         )
     yield Case(
         "loss and gradient",
-        3,
+        5,
         contest(
-            lambda i: fused.diffusion_loss(b.x[i], b.y[i], b.mask)[1],
+            lambda i: [
+                fused.diffusion_loss(b.x[i], b.y[i], None, b.mask),
+                fused.diffusion_loss_gradient(b.x[i], b.y[i], None, b.mask, one),
+            ][1],
             eager_loss,
             lambda i: (b.x[i], b.y[i], b.mask),
         ),

@@ -14,7 +14,8 @@ from bench.timing import Spread, ratio
 from trainer import options
 from trainer.config import RunConfig
 
-BACKBONE = ("--model.tcd.enabled", "false", "--model.npd.enabled", "false", "--model.use_video", "false")
+NO_DIFFUSION = ("--model.tcd.enabled", "false", "--model.npd.enabled", "false")
+BACKBONE = (*NO_DIFFUSION, "--model.use_video", "false")
 FULL_SOFTMAX = ("--model.objective.softmax", "full")
 
 
@@ -52,12 +53,10 @@ def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, tuple[st
 
 
 def peers(task: str, events: Path, config: RunConfig) -> list[Entry]:
-    """RecBole and RecTools, at the length and width of ours."""
+    """RecBole, RecTools and, in training, RePlay, at the length and width of ours."""
     size = (str(events), str(config.data.max_length), str(config.model.dim))
-    return [
-        Entry("RecBole SASRec", "recbole", (task, *size), "recbole"),
-        Entry("RecTools SASRec", "rectools", (task, *size), "rectools"),
-    ]
+    names = {"recbole": "RecBole", "rectools": "RecTools"} | ({"replay": "RePlay"} if task == "train" else {})
+    return [Entry(f"{name} SASRec", module, (task, *size), module) for module, name in names.items()]
 
 
 def config_of(ours: Sequence[str]) -> RunConfig:

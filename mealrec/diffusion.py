@@ -33,8 +33,8 @@ class Streams(NamedTuple):
 class Diffusion:
     """A diffusion of rows, with any denoiser.
 
-    `noise` always belongs to the rows; `frames` says how many rows a position has, and rows that `mask_R`
-    leaves out become zero.
+    `noise` always belongs to the rows; `frames` says how many rows a position has, rows that `mask_R` leaves
+    out become zero, and `row_R` says which of `x0` each row is made from, by default the row itself.
     """
 
     def __init__(self, config: DiffusionConfig, streams: Streams, guidance: float = 0.0):
@@ -44,7 +44,12 @@ class Diffusion:
         self.streams = streams
 
     def corrupt(
-        self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1, mask_R: torch.Tensor | None = None
+        self,
+        x0_RD: torch.Tensor,
+        noise: Noise,
+        frames: int = 1,
+        mask_R: torch.Tensor | None = None,
+        row_R: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`x_t` [R, D] at a random step, one for all frames of a video, and the steps int64 [R]."""
         return ops.corrupt(
@@ -55,17 +60,18 @@ class Diffusion:
             self.streams.step,
             group=noise.frames,
             mask_R=mask_R,
+            row_R=row_R,
             kernel=noise.kernel,
         )
 
     def last_state(
-        self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1
+        self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1, row_R: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`x_t` [R, D] at the last step, with the least signal, and the steps int64 [R]."""
         last = self.schedule.steps - 1
         counters = noise.at_step(0).counters(frames)
-        x_RD = ops.q_sample(x0_RD, last, self.schedule, counters, self.streams.infer_start)
-        return x_RD, torch.full((len(x0_RD),), last, device=x0_RD.device)
+        x_RD = ops.q_sample(x0_RD, last, self.schedule, counters, self.streams.infer_start, row_R=row_R)
+        return x_RD, torch.full((len(x_RD),), last, device=x_RD.device)
 
     def refine(
         self,
@@ -75,6 +81,7 @@ class Diffusion:
         steps: int = 0,
         frames: int = 1,
         mask_R: torch.Tensor | None = None,
+        row_R: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Corrupt to `infer_start` and run the reverse chain from there in `steps` steps (0 = all), [R, D].
 
@@ -87,6 +94,7 @@ class Diffusion:
             noise.at_step(0).counters(frames),
             self.streams.infer_start,
             mask_R=mask_R,
+            row_R=row_R,
             kernel=noise.kernel,
         )
         for index, (t, t_prev) in enumerate(ops.chain(self.start, steps)):

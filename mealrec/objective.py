@@ -8,15 +8,14 @@ Legend: N targets, D model width, I videos, K negatives or rows of the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from mealrec.config import ObjectiveConfig
 from mealrec.ops import Counters, RandomStream, words
+from mealrec.product import product
 
 # Beyond this many videos `auto` samples.
 FULL_SOFTMAX_VIDEOS = 200_000
@@ -24,111 +23,78 @@ FULL_SOFTMAX_VIDEOS = 200_000
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
-class SoftmaxLoss(torch.autograd.Function):
-    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, with its gradients.
-
-    Both in the same pass. The logits [N, K] are never held whole; the gradients of u [N, D] and E [K, D] are,
-    and the backward pass only scales them. Columns that are the target itself, or the padding, are left out
-    of the sum over k.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        u_ND: torch.Tensor,
-        E_KD: torch.Tensor,
-        bias_K: torch.Tensor | None,
-        score_N: torch.Tensor,
-        target_N: torch.Tensor,
-        column_K: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The sum, a float32 scalar.
-
-        score: float32 [N]; target: int64 [N]; column: the video of each k, None where E is the whole table.
-        """
-        loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
-        grad_u, grad_E, grad_score = (
-            torch.empty_like(u_ND),
-            torch.zeros_like(E_KD, dtype=torch.float32),
-            torch.empty_like(score_N),
-        )
-        first = 1 if column_K is None else 0  # the padding's row takes no part
-        competing, grad_competing = E_KD[first:], grad_E[first:]
-        rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
-        for start in range(0, len(u_ND), rows):
-            part = slice(start, start + rows)
-            u, score, target = u_ND[part], score_N[part, None], target_N[part, None]
-            logits = (u @ competing.T).float()
-            if bias_K is not None:
-                logits += bias_K
-            if column_K is None:
-                logits.scatter_(1, target - first, float("-inf"))
-            else:
-                logits.masked_fill_(column_K == target, float("-inf"))
-            # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
-            highest = torch.maximum(logits.amax(1, keepdim=True), score)
-            rest = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            z = rest + (score - highest).exp_()
-            loss += (highest + z.log() - score).sum()
-            grad_score[part] = -(rest / z)[:, 0]
-            probability = logits.div_(z).to(u.dtype)
-            torch.mm(probability, competing, out=grad_u[part])
-            if probability.dtype == torch.float32:
-                grad_competing.addmm_(probability.T, u)
-            else:
-                grad_competing += probability.T @ u
-        ctx.save_for_backward(grad_u, grad_E.to(E_KD.dtype), grad_score)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Scale the gradients of u, E and the target's score."""
-        grad_u, grad_E, grad_score = ctx.saved_tensors
-        return (
-            grad_u * grad.to(grad_u.dtype),
-            grad_E * grad.to(grad_E.dtype),
-            None,
-            grad_score * grad,
-            None,
-            None,
-        )
-
-
-_eager_softmax_loss: Callable[..., torch.Tensor] = SoftmaxLoss.apply
-
-
-def softmax_loss(*arguments: Any) -> torch.Tensor:
-    """`SoftmaxLoss`; to torch.compile it is an operator, as the length of its loop depends on the data."""
-    if torch.compiler.is_compiling():
-        loss: torch.Tensor = _traced_softmax_loss(*arguments)[0]
-        return loss
-    return _eager_softmax_loss(*arguments)
-
-
-class _Kept:
-    """What the forward pass of `SoftmaxLoss` hands to its backward pass: gradients of u, E and the score."""
-
-    def save_for_backward(self, *tensors: torch.Tensor) -> None:
-        self.tensors = tensors
-
-
-@torch.library.custom_op("mealrec::softmax_loss", mutates_args=())
-def _traced_softmax_loss(
+def softmax_loss(
     u_ND: torch.Tensor,
     E_KD: torch.Tensor,
     bias_K: torch.Tensor | None,
     score_N: torch.Tensor,
-    target_N: torch.Tensor,
-    column_K: torch.Tensor | None,
+    own_N: torch.Tensor,
+    first: int = 0,
+) -> torch.Tensor:
+    """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, a float32 scalar.
+
+    The logits [K, N] are never held whole. The k that is the target itself is left out of the sum.
+
+    Args:
+        u_ND: preferences [N, D].
+        E_KD: rows of the ID table [K, D].
+        bias_K: float32 [K]; None: 0.
+        score_N: float32 [N].
+        own_N: the k that is the target itself, -1 where none is, int64 [N].
+        first: the first k that takes part. Not a slice by the caller: its gradient would be one more copy of
+            the table.
+    """
+    loss: torch.Tensor = _softmax_loss(u_ND, E_KD, bias_K, score_N, own_N, first)[0]
+    return loss
+
+
+# An operator of its own, so that torch.compile does not look into the loop, whose length depends on the data.
+@torch.library.custom_op("mealrec::softmax_loss", mutates_args=())
+def _softmax_loss(
+    u_ND: torch.Tensor,
+    E_KD: torch.Tensor,
+    bias_K: torch.Tensor | None,
+    score_N: torch.Tensor,
+    own_N: torch.Tensor,
+    first: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    kept = _Kept()
-    loss = SoftmaxLoss.forward(kept, u_ND, E_KD, bias_K, score_N, target_N, column_K)
-    grad_u, grad_E, grad_score = kept.tensors
-    return loss, grad_u, grad_E, grad_score
+    """The loss and, from the same pass, its gradients of u, E and the target's score."""
+    loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
+    grad_u, grad_E, grad_score = (
+        torch.empty_like(u_ND),
+        torch.zeros_like(E_KD, dtype=torch.float32),
+        torch.empty_like(score_N),
+    )
+    competing, grad_competing = E_KD[first:], grad_E[first:]
+    rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
+    for start in range(0, len(u_ND), rows):
+        part = slice(start, start + rows)
+        u, score, own = u_ND[part], score_N[part], own_N[None, part] - first
+        # A column for each target: this way around, products with a long table take a quarter less.
+        logits = product(competing, u.T)
+        if bias_K is not None:
+            logits += bias_K[:, None]
+        column = own.clamp_min(0)
+        kept = logits.gather(0, column)
+        logits.scatter_(0, column, kept.masked_fill_(own >= 0, float("-inf")))
+        # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
+        highest = torch.maximum(logits.amax(0), score)
+        rest = logits.sub_(highest).exp_().sum(0)
+        z = rest + (score - highest).exp()
+        loss += (highest + z.log() - score).sum()
+        grad_score[part] = -rest / z
+        # The probabilities are `exp(logits) / z`; dividing the narrow matrices is cheaper.
+        weight = logits.to(u.dtype)
+        grad_u[part] = (weight.T @ competing).div_(z[:, None])
+        scaled = u / z[:, None].to(u.dtype)
+        if weight.dtype == torch.float32:
+            grad_competing.addmm_(weight, scaled)
+        else:
+            grad_competing += weight @ scaled
+    return loss, grad_u, grad_E.to(E_KD.dtype), grad_score
 
 
-@_traced_softmax_loss.register_fake
+@_softmax_loss.register_fake
 def _(
     u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor, *_: Any
 ) -> tuple[torch.Tensor, ...]:
@@ -142,12 +108,12 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tenso
 
 
 def _scale_gradients(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-    grad_u, grad_E, grad_score = ctx.saved_tensors
-    scaled_u, scaled_E = grad_u * grad.to(grad_u.dtype), grad_E * grad.to(grad_E.dtype)
-    return scaled_u, scaled_E, None, grad_score * grad, None, None
+    # In place, once: the graph refuses a second backward pass.
+    grad_u, grad_E, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
+    return grad_u, grad_E, None, grad_score, None, None
 
 
-_traced_softmax_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)
+_softmax_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
@@ -162,8 +128,9 @@ def full_softmax(
 
     target: the videos int64 [N], 0 where none counts, and their rows of the ID table E [I+1, D].
     """
+    # Row 0 is the padding, and takes no part.
     score_N = counting(target_score(u_ND, target_ND), target_N)
-    return softmax_loss(u_ND, E_KD, None, score_N, target_N.clamp_min(1), None)
+    return softmax_loss(u_ND, E_KD, None, score_N, target_N.clamp_min(1), 1)
 
 
 def counting(score_N: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
@@ -193,10 +160,10 @@ class NegativeSampler(torch.nn.Module):
         self.register_buffer("thresholds", torch.from_numpy(upper), persistent=False)
 
     def draw(self, seed: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Draw videos, int64 [K]."""
+        """Draw videos, int64 [K], ascending."""
         zero = torch.zeros(1, dtype=torch.int64, device=self.thresholds.device)
         word_K = words(Counters(seed, step, zero, zero), self.count, RandomStream.NEGATIVES)[0]
-        return torch.searchsorted(self.thresholds, word_K, right=True) + 1
+        return torch.searchsorted(self.thresholds, word_K.sort().values, right=True) + 1
 
     def log_probability(self, video: torch.Tensor) -> torch.Tensor:
         """Log Q of videos, float32 of the same shape."""
@@ -215,9 +182,18 @@ def sampled_softmax(
     """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
 
     Each score is reduced by the log of its expected number of draws [Yi et al. 2019: log-Q correction].
-    Targets and negatives: videos int64 [N], 0 where none counts, and [K], and their rows of the ID table.
+    Targets and negatives: videos int64 [N], 0 where none counts, and [K] ascending, and their rows of the
+    ID table.
     """
     expected = math.log(len(negative_K))
     score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
-    bias_K = -(sampler.log_probability(negative_K) + expected)
-    return softmax_loss(u_ND, negative_KD, bias_K, counting(score_N, target_N), target_N, negative_K)
+    # A video that was drawn several times counts so often in its first place, and no more in the others:
+    # each target then competes with itself in at most one place.
+    first_K = torch.searchsorted(negative_K, negative_K)
+    times_K = torch.searchsorted(negative_K, negative_K, right=True) - first_K
+    again_K = first_K != torch.arange(len(negative_K), device=negative_K.device)
+    bias_K = times_K.float().log() - (sampler.log_probability(negative_K) + expected)
+    bias_K = bias_K.masked_fill(again_K, float("-inf"))
+    place_N = torch.searchsorted(negative_K, target_N).clamp_max(len(negative_K) - 1)
+    own_N = torch.where(negative_K[place_N] == target_N, place_N, -1)
+    return softmax_loss(u_ND, negative_KD, bias_K, counting(score_N, target_N), own_N)

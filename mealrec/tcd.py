@@ -8,7 +8,6 @@ Legend: B rows, L positions, N real positions among them, U distinct videos, M f
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from mealrec.config import TCDConfig
 from mealrec.diffusion import Diffusion, Streams, schedule_of, shuffled, step_embedding
 from mealrec.noise import Noise
 from mealrec.ops import RandomStream
-from mealrec.video import FrameAttention, TemporalGuidance, mean_over_frames
+from mealrec.video import FrameAttention, TemporalGuidance, masked_softmax, mean_over_frames
 
 STREAMS = Streams(
     RandomStream.TCD_STEP, RandomStream.TCD_NOISE, RandomStream.TCD_INFER_START, RandomStream.TCD_INFER_STEP
@@ -45,10 +44,12 @@ class Histories(NamedTuple):
 class ContentInputs(NamedTuple):
     """What is diffused at each real position, and what the denoiser knows about it.
 
-    Content x_0 [N, M, D] and its mask [N, M], guidance g [N, M, D], condition c [N, D].
+    Content x_0 as the frames of the distinct videos [U*M, D] and the row of it for each frame of a position,
+    int64 [N*M]: the frames are not copied; mask [N, M], guidance g [N, M, D], condition c [N, D].
     """
 
-    x0_NMD: torch.Tensor
+    x0_RD: torch.Tensor
+    row_R: torch.Tensor
     mask_NM: torch.Tensor
     g_NMD: torch.Tensor
     c_ND: torch.Tensor
@@ -84,11 +85,11 @@ class DenoiserBlock(nn.Module):
         """x: [N, M, D]; s: condition [N, D]; mask: bool [N, M]; returns [N, M, D]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(s_ND)[:, None, :].chunk(6, dim=2)
         width = x_NMD.shape[-1:]
-        y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_a) + shift_a
-        x_NMD = x_NMD + (1 + gate_a) * self.attention(y_NMD, mask_NM)
-        y_NMD = F.layer_norm(x_NMD, width) * (1 + scale_f) + shift_f
-        out_NMD: torch.Tensor = x_NMD + (1 + gate_f) * self.ffn(y_NMD)
-        return out_NMD
+        # `addcmul(a, b, c) = a + b c`: half the passes over [N, M, D].
+        y_NMD = torch.addcmul(shift_a, F.layer_norm(x_NMD, width), 1 + scale_a)
+        x_NMD = torch.addcmul(x_NMD, self.attention(y_NMD, mask_NM), 1 + gate_a)
+        y_NMD = torch.addcmul(shift_f, F.layer_norm(x_NMD, width), 1 + scale_f)
+        return torch.addcmul(x_NMD, self.ffn(y_NMD), 1 + gate_f)
 
 
 class ContentDenoiser(nn.Module):
@@ -127,10 +128,29 @@ class ContentDenoiser(nn.Module):
         for block in self.blocks:
             y_NMD = block(y_NMD, s_ND, mask_NM)
         shift, scale = self.modulate(s_ND)[:, None, :].chunk(2, dim=2)
-        correction: torch.Tensor = self.out(F.layer_norm(y_NMD, y_NMD.shape[-1:]) * (1 + scale) + shift)
+        y_NMD = torch.addcmul(shift, F.layer_norm(y_NMD, y_NMD.shape[-1:]), 1 + scale)
         table = ops.schedule.tables(self.schedule, x_NMD.device)
         signal, noise = (part[t_N + 1, None, None].to(x_NMD.dtype) for part in (table.signal, table.noise))
-        return signal * x_NMD + noise * correction
+        return torch.addcmul(signal * x_NMD, noise, self.out(y_NMD))
+
+
+class FrameScores(nn.Linear):
+    """Scores of frames `[x; g]` under queries: `q . W [x; g]`, in another order of the products.
+
+    The few queries are multiplied with the weight, rather than the many frames.
+    """
+
+    def forward(  # type: ignore[override]
+        self, q_NHK: torch.Tensor, x_NMD: torch.Tensor, g_NMD: torch.Tensor, position_MD: torch.Tensor
+    ) -> torch.Tensor:
+        """q: [N, H, K]; x, g: [N, M, D]; position: added to g, [M, D]; returns [N, H, M]."""
+        N, H, K = q_NHK.shape
+        weight_HKE = self.weight.view(H, K, -1)
+        q_NHE = torch.bmm(q_NHK.transpose(0, 1), weight_HKE).transpose(0, 1)
+        for_x_NHD, for_g_NHD = q_NHE.chunk(2, dim=2)
+        score_NHM = for_g_NHD @ position_MD.T
+        score_NHM = torch.baddbmm(score_NHM, for_g_NHD, g_NMD.transpose(1, 2))
+        return torch.baddbmm(score_NHM, for_x_NHD, x_NMD.transpose(1, 2))
 
 
 class FramePooling(nn.Module):
@@ -146,7 +166,7 @@ class FramePooling(nn.Module):
         self.heads = heads
         self.position = nn.Parameter(torch.randn(frames, dim) * 0.02)
         self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(2 * dim, dim, bias=False)
+        self.key = FrameScores(2 * dim, dim, bias=False)
         self.out = nn.Linear(heads * dim, dim, bias=False)
         with torch.no_grad():
             self.out.weight.copy_(torch.eye(dim).repeat(1, heads) / heads)
@@ -156,12 +176,9 @@ class FramePooling(nn.Module):
         self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, g_NMD: torch.Tensor, c_ND: torch.Tensor
     ) -> torch.Tensor:
         """x, g: [N, M, D]; mask: bool [N, M]; c: [N, D]; returns [N, D]."""
-        N, M, D = x_NMD.shape
-        H, K = self.heads, D // self.heads
-        q_NHK = self.query(c_ND).view(N, H, K)
-        k_NMHK = self.key(torch.cat([x_NMD, g_NMD + self.position], dim=2)).view(N, M, H, K)
-        score_NHM = torch.einsum("nhk,nmhk->nhm", q_NHK, k_NMHK).float() / math.sqrt(K)
-        weight_NHM = score_NHM.masked_fill(~mask_NM[:, None], -1e9).softmax(dim=2).to(x_NMD.dtype)
+        q_NHK = self.query(c_ND).unflatten(1, (self.heads, -1))
+        score_NHM = self.key(q_NHK, x_NMD, g_NMD, self.position).float() * q_NHK.shape[2] ** -0.5
+        weight_NHM = masked_softmax(score_NHM, mask_NM[:, None]).to(x_NMD.dtype)
         pooled_ND: torch.Tensor = self.out((weight_NHM @ x_NMD).flatten(1))
         return pooled_ND
 
@@ -206,9 +223,11 @@ class TCD(nn.Module):
             g_UMD = None if g_UMD is None else mean_over_frames(g_UMD, mask_UM)[:, None]
             F_UMD, mask_UM = mean_over_frames(F_UMD, mask_UM)[:, None], mask_UM[:, :1]
         row_N = row_BL.flatten()[index_N]
-        x0_NMD = F_UMD.detach()[row_N]
-        g_NMD = self.null_guidance.expand_as(x0_NMD) if g_UMD is None else g_UMD[row_N]
-        return ContentInputs(x0_NMD, mask_UM[row_N], g_NMD, self._condition(e_BLD.detach(), real_BL, index_N))
+        M, D = F_UMD.shape[1:]
+        row_R = (row_N[:, None] * M + torch.arange(M, device=row_N.device)).flatten()
+        g_NMD = self.null_guidance.expand(len(row_N), M, D) if g_UMD is None else g_UMD[row_N]
+        c_ND = self._condition(e_BLD.detach(), real_BL, index_N)
+        return ContentInputs(F_UMD.detach().flatten(0, 1), row_R, mask_UM[row_N], g_NMD, c_ND)
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, index_N: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec: the parts; ours: combining them]."""
@@ -222,51 +241,49 @@ class TCD(nn.Module):
 
     def _train(self, inputs: ContentInputs, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
         """One corruption at a random step, the same for all frames of a video, and its denoising."""
-        x0_NMD, mask_NM, g_NMD, c_ND = inputs
-        counters, M = noise.counters(), x0_NMD.shape[1]
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        counters, M, mask_R = noise.counters(), g_NMD.shape[1], mask_NM.flatten()
 
         def nulled(stream: int) -> torch.Tensor:
             return ops.bernoulli(counters, self.config.condition_dropout, stream, kernel=noise.kernel)
 
         g_NMD = torch.where(nulled(RandomStream.TCD_NULL_GUIDANCE)[:, None, None], self.null_guidance, g_NMD)
         c_ND = torch.where(nulled(RandomStream.TCD_NULL_CONDITION)[:, None], self.null_condition, c_ND)
-        x0_RD, mask_R = x0_NMD.flatten(0, 1), mask_NM.flatten()
-        x_RD, t_R = self.diffusion.corrupt(x0_RD, noise, M, mask_R)
-        x0hat_NMD = self.denoiser(x_RD.view_as(x0_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
-        return x0hat_NMD, ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_R, kernel=noise.kernel)
+        x_RD, t_R = self.diffusion.corrupt(x0_RD, noise, M, mask_R, row_R)
+        x0hat_NMD = self.denoiser(x_RD.view_as(g_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
+        x0hat_RD = x0hat_NMD.flatten(0, 1)
+        return x0hat_NMD, ops.diffusion_loss(x0hat_RD, x0_RD, mask_R, row_R=row_R, kernel=noise.kernel)
 
     def _infer(self, inputs: ContentInputs, noise: Noise, sampler_steps: int) -> torch.Tensor:
         """The reverse chain from `infer_start`, with classifier-free guidance where it is configured."""
-        x0_NMD, mask_NM, g_NMD, c_ND = inputs
-        M = x0_NMD.shape[1]
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        M = g_NMD.shape[1]
 
         def denoise(x_RD: torch.Tensor, t_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-            x_NMD, t_N = x_RD.view_as(x0_NMD), t_R[::M]
+            x_NMD, t_N = x_RD.view_as(g_NMD), t_R[::M]
             x0hat_RD = self.denoiser(x_NMD, t_N, g_NMD, c_ND, mask_NM).flatten(0, 1)
             if self.config.guidance <= 0:
                 return x0hat_RD, None
             null_ND = self.null_condition.expand_as(c_ND)
             return x0hat_RD, self.denoiser(x_NMD, t_N, g_NMD, null_ND, mask_NM).flatten(0, 1)
 
-        x_RD = self.diffusion.refine(
-            x0_NMD.flatten(0, 1), denoise, noise, sampler_steps, M, mask_NM.flatten()
-        )
-        return x_RD.view_as(x0_NMD)
+        x_RD = self.diffusion.refine(x0_RD, denoise, noise, sampler_steps, M, mask_NM.flatten(), row_R)
+        return x_RD.view_as(g_NMD)
 
     def guards(self, histories: Histories, noise: Noise) -> dict[str, torch.Tensor]:
         """`tcd_x`, `tcd_g`, `tcd_c`: error at the last step with that input shuffled, relative to without.
 
         Shuffled between positions; near 1, the denoiser does not use that input.
         """
-        x0_NMD, mask_NM, g_NMD, c_ND = self.inputs(histories)
-        x0_RD, M = x0_NMD.flatten(0, 1), x0_NMD.shape[1]
-        x_RD, t_R = self.diffusion.last_state(x0_RD, noise, M)
-        inputs = {"x": x_RD.view_as(x0_NMD), "g": g_NMD, "c": c_ND}
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
+        M = g_NMD.shape[1]
+        x_RD, t_R = self.diffusion.last_state(x0_RD, noise, M, row_R)
+        inputs = {"x": x_RD.view_as(g_NMD), "g": g_NMD, "c": c_ND}
 
         def error(shuffle: str = "") -> torch.Tensor:
             x, g, c = (shuffled(value) if name == shuffle else value for name, value in inputs.items())
             x0hat_NMD = self.denoiser(x, t_R[::M], g, c, mask_NM)
-            return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_NM.flatten())
+            return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_NM.flatten(), row_R=row_R)
 
         whole = error()
         return {f"tcd_{name}": error(name) / whole for name in inputs}

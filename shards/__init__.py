@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shards.errors import DataError as DataError
+    from shards.format.files import file_sha256 as file_sha256
     from shards.format.index import Features as Features
     from shards.format.index import FeatureShard as FeatureShard
     from shards.format.index import Index as Index
@@ -40,6 +41,7 @@ _MODULES = {
     "Plan": "stream.plan",
     "SequenceShard": "format.index",
     "TrainStream": "stream.training",
+    "file_sha256": "format.files",
     "read_feature_shard": "format.reader",
     "read_sequence_shard": "format.reader",
     "synthesise": "synthetic.data_set",

@@ -13,7 +13,17 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(one_line(message))
+
+
+def one_line(text: object) -> str:
+    """A text as one line that any terminal shows as it is, wherever it came from."""
+    return printable(" ".join(str(text).split()))
+
+
+def printable(text: str) -> str:
+    """A text with what a terminal would act on, or could not show, spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:

@@ -22,15 +22,19 @@ STAND_IN = '''
 """A rank that trains nothing: it writes down what it was given, and does what $STAND_IN says."""
 import os, signal, time
 from pathlib import Path
-from trainer import files, run_directory
+from trainer import files, run_directory, stacks
 from trainer.rank import parent_watch
-from trainer.errors import UserError
+from trainer.errors import RunEnded, UserError
 
 def main(argv):
     parent_watch.start()
+    if run_directory.RUN_VARIABLE in os.environ:
+        kept = stacks.keep(Path(os.environ[run_directory.RUN_VARIABLE]), int(os.environ["RANK"]))
     rank, task = os.environ["RANK"], os.environ["STAND_IN"]
     report = {"arguments": list(argv), "pid": os.getpid(), "environment": dict(os.environ)}
     files.write_json(Path(os.environ["STAND_IN_OUT"]) / f"rank-{rank}.json", report)
+    if task == "die, then finish":
+        task = "finish" if "--resume" in argv else "die"
     if task == "finish" and rank == "0":
         files.write_json(Path(os.environ[run_directory.RUN_VARIABLE]) / run_directory.RESULTS, {})
     if task in ("finish", "leave"):
@@ -41,6 +45,10 @@ def main(argv):
         os.kill(os.getpid(), signal.SIGKILL)
     if rank == "1" and task == "mistake":
         raise UserError("sequences-000003.tar is truncated")
+    while task == "save":
+        if run_directory.save_is_asked(os.environ[run_directory.RUN_VARIABLE]):
+            raise RunEnded("preempted: saved after step 3")
+        time.sleep(0.1)
     if task == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(120)

@@ -15,7 +15,17 @@ from collections.abc import Sequence
 
 from trainer import cpu, options, run_directory
 from trainer.command_line import decode
-from trainer.errors import DONE, MISTAKE, EchoedError, UserError, is_mistake, line_of, report
+from trainer.errors import (
+    DONE,
+    FAILED,
+    MISTAKE,
+    EchoedError,
+    RunEnded,
+    UserError,
+    is_mistake,
+    line_of,
+    report,
+)
 
 COMMANDS = {
     "evaluate": "trainer.evaluation.evaluate",
@@ -38,10 +48,14 @@ def run(argv: Sequence[str]) -> int:
             _answer_options(rest)
             importlib.import_module("trainer.rank.hostfile").refuse_missing()
         return importlib.import_module(module).main(rest) or DONE
+    except RunEnded as error:
+        return _end_rank(error, FAILED, silent=error.on_all_ranks and os.environ["RANK"] != "0")
     except Exception as error:
+        if is_rank and _consequence():
+            return FAILED
         if not is_mistake(error):
             raise
-        return _report_rank(error) if is_rank else report(error)
+        return _end_rank(error, MISTAKE, silent=isinstance(error, EchoedError)) if is_rank else report(error)
 
 
 def _answer_options(arguments: Sequence[str]) -> None:
@@ -52,12 +66,19 @@ def _answer_options(arguments: Sequence[str]) -> None:
         raise error if os.environ.get("RANK", "0") == "0" else EchoedError() from None
 
 
-def _report_rank(error: Exception) -> int:
-    """Leave the mistake to the operator, which prints it once; where there is none, print it here."""
+def _end_rank(error: Exception, code: int, *, silent: bool) -> int:
+    """Leave the error's line to the operator, which prints it once; where there is none, print it here."""
     run_dir = os.environ.get(run_directory.RUN_VARIABLE)
-    if isinstance(error, EchoedError) or (run_dir and run_directory.note_mistake(run_dir, line_of(error))):
-        return MISTAKE
-    return report(error)
+    ending = run_directory.Ending(line_of(error), code)
+    if not silent and not (run_dir and run_directory.note_ending(run_dir, ending)):
+        report(error)
+    return code
+
+
+def _consequence() -> bool:
+    """Whether another rank has ended the run already, and this one has only lost its connection to it."""
+    run_dir = os.environ.get(run_directory.RUN_VARIABLE)
+    return bool(run_dir and run_directory.ending_is_noted(run_dir))
 
 
 def main() -> None:

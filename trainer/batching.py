@@ -9,7 +9,7 @@ from trainer.errors import UserError
 LARGEST_AUTOMATIC_MICRO_BATCH = 1024
 AUTOMATIC_PARTS = 8  # the tiles of a batch (`shards.plan`): a part then holds one length, or nearly
 # Below these a device spends its time on the calls of operations; a little padding costs it less.
-LEAST_ON_A_CPU, LEAST_ON_A_GPU = 32, 256
+LEAST_ON_A_CPU, LEAST_ON_A_GPU = 128, 256
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,13 @@ class DataConfig:
     cache_dir: str | None = option(
         None, "where the host-wide feature table is; none: $MEALREC_CACHE or ~/.cache/mealrec"
     )
+    verify: bool = option(
+        True,
+        "compare cached features with their digest at each start; a damaged cache is filled again",
+    )
+    max_bad_shards: int = option(
+        0, "sequence shards that may be unreadable, after several attempts: they are left out and counted"
+    )
     feature_memory: Literal["auto", "host", "device"] = option(
         "auto", "where features are joined: in host memory, in device memory, or there if they fit (auto)"
     )
@@ -50,7 +57,13 @@ class RunDirConfig:
 
     dir: str | None = option(None, "run directory; none: runs/<date-time>-<preset>", saved=False)
     host_timeout: float = option(
-        60.0, "seconds without a sign of life of another host after which every rank ends; 0: wait forever"
+        60.0,
+        "seconds without a sign of life of a rank, stopped or on a lost host, after which every rank ends;"
+        " 0: wait forever",
+    )
+    stall_timeout: float = option(
+        900.0,
+        "seconds in which no rank gets on after which every rank ends, saves ten times; 0: wait forever",
     )
 
 
@@ -61,7 +74,7 @@ class TrainConfig:
     max_epochs: int = option(20, "passes over the training data at most")
     batch_size: int = option(512, "samples in a global batch: micro_batch_size x accumulation x ranks")
     micro_batch_size: int = option(
-        0, "samples a rank computes at once; 0: an eighth of the batch, at least 32 (GPUs: 256), up to 1024"
+        0, "samples a rank computes at once; 0: an eighth of the batch, at least 128 (GPUs: 256), up to 1024"
     )
     lr: float = option(1e-3, "peak learning rate of AdamW")
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW")
@@ -81,7 +94,11 @@ class TrainConfig:
         0, "what ranks share: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters"
     )
     offload_optimizer: bool = option(False, "keep the optimiser state in host memory (ZeRO 1 to 3)")
+    nonfinite_budget: int = option(
+        0, "batches with a loss or gradient that is not finite that are left out; one more ends the run"
+    )
     log_every: int = option(10, "steps between two lines of metrics.jsonl")
+    log_samples: bool = option(False, "write the sample ids of every step into samples.jsonl")
     save_every_steps: int = option(0, "steps between two checkpoints; 0: one at the end of each epoch")
     keep_checkpoints: int = option(2, "checkpoints kept besides the best one")
     patience: int = option(
@@ -122,6 +139,9 @@ class RunConfig:
     dry_run: bool = field(
         default=False,
         metadata={"help": "show what would be done and train nothing", "saved": False, "flag": True},
+    )
+    max_restarts: int = option(
+        0, "times that the run is continued by itself when a rank, a GPU or a host is lost", saved=False
     )
     init_from: str | None = option(
         None, "run directory whose best weights are the start; videos matched by original id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from pathlib import Path
 from typing import cast
 
@@ -79,6 +80,7 @@ class Inputs:
             pin_memory=self.world.on_gpu,
             workers=self.data.workers,
             few_sizes=few_sizes,
+            max_bad_shards=self.data.max_bad_shards,
         )
 
     def eval_stream(self, split: str, settings: EvalConfig) -> EvalStream:
@@ -92,6 +94,7 @@ class Inputs:
             max_length=self.data.max_length,
             table=self.table,
             pin_memory=self.world.on_gpu,
+            max_bad_shards=self.data.max_bad_shards,
         )
 
     def history_stream(self, users: np.ndarray, settings: EvalConfig) -> HistoryStream:
@@ -147,7 +150,8 @@ def _table(
 ) -> FeatureTable | None:
     if not model.has_video:
         return None
-    table = FeatureTable.open(index, data.cache_dir)
+    session = distributed.broadcast_object(uuid.uuid4().hex)
+    table = FeatureTable.open(index, data.cache_dir, verify=data.verify, session=session)
     if table is None or world.device.type == "cpu" or data.feature_memory == "host":
         return table
     free, _ = torch.cuda.mem_get_info(world.device)

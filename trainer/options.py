@@ -18,11 +18,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from trainer import ds_config, presets, run_directory
+from shards.address import shown
+from trainer import ds_config, files, presets, run_directory
 from trainer.config import RunConfig
 from trainer.errors import DONE, UserError
 
-ALIASES = {"data.path": "--data", "run.dir": "--run"}  # the short names of two leaves; they have no other
+# The names of three leaves on the command line; they have no other.
+ALIASES = {"data.path": "--data", "run.dir": "--run", "max_restarts": "--max-restarts"}
 # Filled in by the data set: no options.
 FROM_DATA = {
     "model.videos",
@@ -204,6 +206,10 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if values.get("hostfile") and "num_gpus" in values:
         raise UserError("--num_gpus and --hostfile exclude each other: the ranks are the host file's slots")
     saved = read(file) if file else {}
+    if values.get("resume") and (address := _kept_address(Path(values["run.dir"]), saved.get("data.path"))):
+        saved["data.path"] = address
+    if file and "data.path" not in values:
+        refuse_command(saved.get("data.path"), file)
     config = presets.make(values.get("preset", saved.get("preset", "default")))
     for name, value in {**saved, **values}.items():
         put(config, name, value)
@@ -212,6 +218,18 @@ def parse(argv: Sequence[str]) -> RunConfig:
             ds_config.read_user_config(config.deepspeed_config), values, config.deepspeed_config
         )
     return config
+
+
+def refuse_command(data: str | None, file: str | Path) -> None:
+    """Refuse a data set that is a command: a configuration file may be somebody else's.
+
+    Raises:
+        UserError: it is one.
+    """
+    if data is not None and data.startswith("pipe:"):
+        raise UserError(
+            f"{file}: data.path is the command {data!r}: commands are taken from the command line (--data)"
+        )
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -271,8 +289,43 @@ def load(path: str | Path) -> RunConfig:
     return config
 
 
+def save_run(run_dir: Path, config: RunConfig) -> None:
+    """Write a run's configuration into its directory, credentials of the data set into a file of their own.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    data = config.data.path
+    if data is not None and shown(data) != data:
+        files.write_secret(run_dir / run_directory.ADDRESS, data)
+    files.write_text(run_dir / run_directory.CONFIG, dump(config))
+
+
+def load_run(run_dir: Path) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        UserError: as `read`.
+    """
+    config = load(run_dir / run_directory.CONFIG)
+    config.data.path = _kept_address(run_dir, config.data.path) or config.data.path
+    return config
+
+
+def _kept_address(run_dir: Path, data: object) -> str | None:
+    """The address, credentials included, of which `data` is what may be shown; None where none is kept."""
+    try:
+        address = (run_dir / run_directory.ADDRESS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return address if shown(address) == data else None
+
+
 def dump(config: RunConfig) -> str:
-    """Return the configuration as YAML, without the leaves of one start only; `read` restores it exactly."""
+    """Return the configuration as YAML, without the leaves of one start only; `read` restores it exactly.
+
+    Credentials in the address of the data set are left out.
+    """
     import yaml
 
     tree: dict[str, Any] = {}
@@ -282,6 +335,7 @@ def dump(config: RunConfig) -> str:
             node = tree
             for group in groups:
                 node = node.setdefault(group, {})
-            node[last] = get(config, leaf.name)
+            value = get(config, leaf.name)
+            node[last] = shown(value) if leaf.name == "data.path" and value is not None else value
     text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     return text

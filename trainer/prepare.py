@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,11 @@ _KEPT = ("seed", "data.max_length", "data.window_stride", "data.shuffle_window",
 # The smallest value of each option whose type alone does not say it.
 _LEAST = {
     "seed": 0,
+    "max_restarts": 0,
+    "run.host_timeout": 0,
+    "run.stall_timeout": 0,
     "train.max_epochs": 1,
+    "train.nonfinite_budget": 0,
     "train.log_every": 1,
     "train.keep_checkpoints": 1,
     "data.max_length": 1,
@@ -43,6 +48,7 @@ _LEAST = {
     "train.patience": 0,
     "data.window_stride": 0,
     "data.workers": 0,
+    "data.max_bad_shards": 0,
     "eval.every_steps": 0,
     "eval.valid_sampler_steps": 0,
     "eval.test_sampler_steps": 0,
@@ -91,7 +97,7 @@ def prepare(config: RunConfig, *, world_size: int, on_gpu: bool) -> PreparedRun:
             _check_resume(config, index, run_dir)
         config.run.dir = str(run_dir)
         config.num_gpus = world_size
-        files.write_text(run_dir / run_directory.CONFIG, options.dump(config))
+        options.save_run(run_dir, config)
     except BaseException:
         lock.release()
         raise
@@ -207,7 +213,7 @@ def _shared_config(run_dir: Path) -> RunConfig:
                 f"{run_dir} is not visible on {socket.gethostname()}: --run must be where all hosts share it"
             )
         time.sleep(0.2)
-    return options.load(path)
+    return options.load_run(run_dir)
 
 
 def _check_values(config: RunConfig) -> None:
@@ -226,14 +232,12 @@ def _check_resume(config: RunConfig, index: Index, run_dir: Path) -> None:
 
     A run that ended before its ranks wrote the environment file has trained nothing that could differ.
     """
-    environment = run_dir / run_directory.ENVIRONMENT
-    if environment.is_file():
-        made_on = files.read_json(environment)
-        if made_on["fingerprint"] != index.fingerprint:
-            raise UserError(
-                f"--resume: {run_dir} was made on {made_on['data']} ({made_on['fingerprint'][:19]}...):"
-                f" {index.path} has other content ({index.fingerprint[:19]}...)"
-            )
+    made_on = _made_on(run_dir / run_directory.ENVIRONMENT)
+    if made_on is not None and made_on["fingerprint"] != index.fingerprint:
+        raise UserError(
+            f"--resume: {run_dir} was made on {made_on['data']} ({made_on['fingerprint'][:19]}...):"
+            f" {index.path} has other content ({index.fingerprint[:19]}...)"
+        )
     before = options.load(run_dir / run_directory.CONFIG)
     for leaf in options.leaves(RunConfig):
         if leaf.name in _KEPT or leaf.name.startswith("model."):
@@ -242,3 +246,16 @@ def _check_resume(config: RunConfig, index: Index, run_dir: Path) -> None:
                 raise UserError(
                     f"--resume: {leaf.option} is {old} in {run_dir}, not {new}: a run keeps it for its life"
                 )
+
+
+def _made_on(environment: Path) -> dict[str, str] | None:
+    """The data of a run; None where it is not known. A damaged file is set aside: checkpoints say it, too."""
+    if not environment.is_file():
+        return None
+    try:
+        about = files.read_json(environment)
+        return {name: str(about[name]) for name in ("data", "fingerprint")}
+    except (UserError, KeyError, TypeError):
+        aside = files.set_aside(environment)
+        print(f"warning: {environment} is damaged; kept as {aside.name}", file=sys.stderr, flush=True)
+        return None

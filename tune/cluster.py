@@ -10,11 +10,14 @@ from trainer.cpu import PASSIVE
 from trainer.errors import UserError
 from trainer.launch import machine
 from trainer.source import ROOT
+from tune.guard import Guard
 from tune.space import Space
 
 
-def connect(address: str | None, *, on_gpu: bool) -> None:
+def connect(address: str | None, *, on_gpu: bool) -> Guard | None:
     """Join the cluster (in a submitted job its own), or start Ray here, on loopback alone.
+
+    Returns the guard of a Ray that was started here.
 
     Raises:
         UserError: no cluster answers at that address.
@@ -25,7 +28,9 @@ def connect(address: str | None, *, on_gpu: bool) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     variables = worker_variables(on_gpu)
     settings: dict[str, Any] = {}
+    guard = None
     if not address:
+        guard = Guard()
         # To free the resources of a stopped trial Ray asks its dashboard, and finds that only where it knows
         # which Ray is meant: another may run on this machine.
         port, dashboard = machine.free_port(), machine.free_port()
@@ -38,6 +43,7 @@ def connect(address: str | None, *, on_gpu: bool) -> None:
         raise UserError(
             f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]})"
         ) from None
+    return guard
 
 
 def worker_variables(on_gpu: bool) -> dict[str, str]:

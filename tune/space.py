@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import json
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ Choices = list[Value] | dict[str, list[float]]  # values to try, or {"uniform" o
 SEARCHES = ("grid", "random", "asha")
 METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 # What the sweep itself decides for each trial.
-RESERVED = {"data.path", "run.dir", "seed", "num_gpus", "resume", "dry_run"}
+RESERVED = {"data.path", "run.dir", "seed", "num_gpus", "resume", "dry_run", "max_restarts"}
+# Of a range's ends, by the kind of the option: what is drawn, and the range's width, must be numbers too.
+_LARGEST = {int: 2**53, float: sys.float_info.max / 2}
 _LEAVES = {leaf.name: leaf for leaf in options.leaves(RunConfig) if leaf.name not in options.FROM_DATA}
 
 
@@ -178,6 +181,13 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: Any) -> bool:
+    try:
+        return (_is_whole(value) or isinstance(value, float)) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
+
+
 def _spell(value: Any) -> str:
     """Spell a value as on a command line."""
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
@@ -212,10 +222,13 @@ def _parse_choices(name: str, choices: Any, search: str) -> Choices:
         if _LEAVES[name].kind not in (int, float):
             raise UserError(f"{name} takes {_LEAVES[name].expected}: it has no range")
         numeric = isinstance(ends, list) and len(ends) == 2
-        numeric = numeric and all(isinstance(end, (int, float)) for end in ends)
+        numeric = numeric and all(_is_number(end) for end in ends)
         if not numeric or not ends[0] < ends[1] or (kind == "loguniform" and ends[0] <= 0):
             bounds = "0 < low < high" if kind == "loguniform" else "low < high"
             raise UserError(f"{name}: {kind} is {ends!r}, expected [low, high] with {bounds}")
+        if max(map(abs, ends)) > _LARGEST[_LEAVES[name].kind]:
+            largest = f"{_LARGEST[_LEAVES[name].kind]:.3g}"
+            raise UserError(f"{name}: {kind} is {ends!r}, expected numbers up to {largest}")
         return {kind: ends}
     raise UserError(
         f"{name} is {choices!r}, expected a list,"

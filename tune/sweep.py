@@ -51,7 +51,7 @@ def run_points(space: Space, points: list[Point], ledger: Ledger, data: Path, ad
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    cluster.connect(address, on_gpu=space.gpus_per_trial > 0)
+    guard = cluster.connect(address, on_gpu=space.gpus_per_trial > 0)
     try:
         cluster.check_resources(space)
         asha = None
@@ -76,6 +76,8 @@ def run_points(space: Space, points: list[Point], ledger: Ledger, data: Path, ad
         tuner.fit()
     finally:
         ray.shutdown()
+        if guard is not None:
+            guard.close()
 
 
 def trial_settings(space: Space, point: Point, ledger: Ledger, data: Path) -> TrialSettings:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 
 from mealrec.ops.build import Unavailable
-from mealrec.ops.checks import check_mask, check_row_counters, check_rows, check_steps
+from mealrec.ops.checks import check_index, check_mask, check_row_counters, check_rows, check_steps
 from mealrec.ops.choice import KERNELS, choose, ready
 from mealrec.ops.counters import Counters, RandomStream, check_counters
 from mealrec.ops.sampler import DDIM, Sampler, chain
@@ -51,21 +51,25 @@ def q_sample(
     stream: int,
     *,
     mask_R: torch.Tensor | None = None,
+    row_R: torch.Tensor | None = None,
     kernel: str = "auto",
 ) -> torch.Tensor:
     """Corrupt rows to their step: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps` [DDPM].
 
     x0_RD: [R, D]; t: in `0..T-1`, int64 [R] or one for all rows; mask_R: bool [R], rows that are off become
-    zero; returns [R, D] in the dtype of `x0`. Differentiable in `x0`.
+    zero; row_R: int64 [R], row r is made from `x0[row_R[r]]`, without a copy of those rows; returns [R, D] in
+    the dtype of `x0`. Differentiable in `x0`.
 
     Raises:
         ValueError: rows that do not match, steps outside the table.
     """
+    like = x0_RD if row_R is None else row_R
     check_rows("q_sample", x0_RD)
-    check_row_counters("q_sample", counters, x0_RD)
-    check_mask("q_sample", mask_R, x0_RD)
-    t_R = check_steps("q_sample", "t", t, 0, schedule.steps, x0_RD)
-    return choose(kernel, x0_RD).q_sample(x0_RD, t_R, schedule, counters, stream, mask_R)
+    check_index("q_sample", row_R, x0_RD)
+    check_row_counters("q_sample", counters, like, x0_RD.shape[1])
+    check_mask("q_sample", mask_R, like)
+    t_R = check_steps("q_sample", "t", t, 0, schedule.steps, like)
+    return choose(kernel, x0_RD).q_sample(x0_RD, t_R, schedule, counters, stream, mask_R, row_R)
 
 
 def corrupt(
@@ -77,6 +81,7 @@ def corrupt(
     *,
     group: int = 1,
     mask_R: torch.Tensor | None = None,
+    row_R: torch.Tensor | None = None,
     kernel: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`q_sample` at a step drawn uniformly on `0..T-1`, in one pass -> `x_t` [R, D] and the steps int64 [R].
@@ -84,12 +89,14 @@ def corrupt(
     group: the rows `k * group .. k * group + group - 1` of `counters` share one step, drawn from
     `step_stream` with the counters of the first of them: the frames of a video.
     """
+    like = x0_RD if row_R is None else row_R
     check_rows("corrupt", x0_RD)
-    check_row_counters("corrupt", counters, x0_RD)
-    check_mask("corrupt", mask_R, x0_RD)
+    check_index("corrupt", row_R, x0_RD)
+    check_row_counters("corrupt", counters, like, x0_RD.shape[1])
+    check_mask("corrupt", mask_R, like)
     if group < 1:
         raise ValueError(f"corrupt: group is {group}, expected at least 1")
-    return choose(kernel, x0_RD).corrupt(x0_RD, schedule, counters, stream, step_stream, group, mask_R)
+    return choose(kernel, x0_RD).corrupt(x0_RD, schedule, counters, stream, step_stream, group, mask_R, row_R)
 
 
 def reverse_step(
@@ -116,7 +123,7 @@ def reverse_step(
         ValueError: shapes that do not match, steps outside the table.
     """
     check_rows("reverse_step", x_RD, x0hat_RD, null_RD)
-    check_row_counters("reverse_step", counters, x_RD)
+    check_row_counters("reverse_step", counters, x_RD, x_RD.shape[1])
     check_mask("reverse_step", mask_R, x_RD)
     t_R = check_steps("reverse_step", "t", t, 0, schedule.steps, x_RD)
     t_prev_R = check_steps("reverse_step", "t_prev", t_prev, -1, schedule.steps, x_RD)
@@ -130,16 +137,18 @@ def diffusion_loss(
     target_RD: torch.Tensor,
     mask_R: torch.Tensor | None = None,
     *,
+    row_R: torch.Tensor | None = None,
     kernel: str = "auto",
 ) -> torch.Tensor:
     """Masked squared error: the sum over the rows of `mask` of its average over D, a float32 scalar.
 
-    The kernels make the gradient in the same pass. prediction, target: [R, D]; mask: bool [R]. Differentiable
-    in the prediction; the target is data. The order of the sum is fixed.
+    prediction, target: [R, D]; mask: bool [R]; row_R: int64 [R], the target of row r is `target[row_R[r]]`.
+    Differentiable in the prediction; the target is data. The order of the sum is fixed.
     """
-    check_rows("diffusion_loss", prediction_RD, target_RD)
+    check_rows("diffusion_loss", prediction_RD, target_RD, like=row_R is None)
+    check_index("diffusion_loss", row_R, target_RD, len(prediction_RD))
     check_mask("diffusion_loss", mask_R, prediction_RD)
-    return choose(kernel, prediction_RD).diffusion_loss(prediction_RD, target_RD.detach(), mask_R)
+    return choose(kernel, prediction_RD).diffusion_loss(prediction_RD, target_RD.detach(), mask_R, row_R)
 
 
 def dropout(
@@ -160,7 +169,7 @@ def dropout(
     if not 0 < p < 1:
         raise ValueError(f"dropout: p is {p}, expected 0 <= p < 1")
     check_rows("dropout", x_RD, residual_RD)
-    check_row_counters("dropout", counters, x_RD)
+    check_row_counters("dropout", counters, x_RD, x_RD.shape[1])
     return choose(kernel, x_RD).dropout(x_RD, p, counters, stream, residual_RD)
 
 

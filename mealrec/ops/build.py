@@ -24,7 +24,15 @@ from pathlib import Path
 import torch
 
 SOURCES = Path(__file__).parent / "csrc"
-KERNELS = ("q_sample", "scale_rows", "reverse_step", "diffusion_loss", "dropout", "draw")
+KERNELS = (
+    "q_sample",
+    "scale_rows",
+    "reverse_step",
+    "diffusion_loss",
+    "diffusion_loss_gradient",
+    "dropout",
+    "draw",
+)
 AHEAD_OF_TIME = ("80", "90")
 """GPU architectures (sm_XX) of a build ahead of time, by default."""
 OLDEST = 80

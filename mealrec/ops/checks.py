@@ -7,11 +7,14 @@ import torch
 from mealrec.ops.counters import Counters, check_counters
 
 
-def check_rows(name: str, x: torch.Tensor, *others: torch.Tensor | None) -> None:
-    """Check that all are [R, D] of one shape, dtype and device, with a contiguous last dimension."""
+def check_rows(name: str, x: torch.Tensor, *others: torch.Tensor | None, like: bool = True) -> None:
+    """Check that all are [R, D] of one width, dtype and device, with a contiguous last dimension.
+
+    like: they have equally many rows, too.
+    """
     given = [x, *(other for other in others if other is not None)]
     for other in given:
-        if other.ndim != 2 or other.shape != x.shape:
+        if other.ndim != 2 or other.shape[not like :] != x.shape[not like :]:
             shapes = " and ".join(str(tuple(each.shape)) for each in given)
             raise ValueError(f"{name}: shapes {shapes}, expected equal [rows, width]")
         if other.dtype != x.dtype or other.device != x.device:
@@ -21,9 +24,28 @@ def check_rows(name: str, x: torch.Tensor, *others: torch.Tensor | None) -> None
             raise ValueError(f"{name}: strides {other.stride()}, expected a contiguous last dimension")
 
 
-def check_row_counters(name: str, counters: Counters, x: torch.Tensor) -> None:
-    """Check that the counters belong to the rows of `x`."""
-    check_counters(counters, x.shape[1])
+def check_index(name: str, row_R: torch.Tensor | None, x_UD: torch.Tensor, rows: int | None = None) -> None:
+    """Check that the index, if any, is int64 [R], of `rows` entries if so many are needed, of rows of `x`.
+
+    The latter on the CPU: a GPU's host would wait, so there the kernel ends with an error.
+    """
+    if row_R is None:
+        return
+    shape = row_R.shape[:1] if rows is None else (rows,)
+    if row_R.dtype != torch.int64 or row_R.shape != shape or row_R.device != x_UD.device:
+        kind = f"{row_R.dtype} {tuple(row_R.shape)} on {row_R.device}"
+        expected = f"[{'rows' if rows is None else rows}] on {x_UD.device}"
+        raise ValueError(f"{name}: row is {kind}, expected torch.int64 {expected}")
+    if torch.compiler.is_compiling() or row_R.device.type != "cpu" or row_R.numel() == 0:
+        return
+    lowest, highest = (int(value) for value in torch.aminmax(row_R))
+    if lowest < 0 or highest >= len(x_UD):
+        raise ValueError(f"{name}: row is {lowest} .. {highest}, expected 0 .. {len(x_UD) - 1}")
+
+
+def check_row_counters(name: str, counters: Counters, x: torch.Tensor, columns: int) -> None:
+    """Check that the counters belong to the rows of `x`, for so many columns."""
+    check_counters(counters, columns)
     _check_field(name, "sample_id", counters.sample_id, torch.int64, x)
     _check_field(name, "row", counters.row, torch.int64, x)
 

@@ -11,8 +11,8 @@ from mealrec.ops.schedule import Schedule, tables
 
 
 # Per-row fields go to the kernels dense; they are small beside the rows.
-def _dense(mask_R: torch.Tensor | None) -> torch.Tensor | None:
-    return None if mask_R is None else mask_R.contiguous()
+def _dense(field_R: torch.Tensor | None) -> torch.Tensor | None:
+    return None if field_R is None else field_R.contiguous()
 
 
 def _fields(counters: Counters) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -31,11 +31,19 @@ def q_sample(
     counters: Counters,
     stream: int,
     mask_R: torch.Tensor | None,
+    row_R: torch.Tensor | None,
 ) -> torch.Tensor:
     """See `reference.q_sample`."""
     table = tables(schedule, x0_RD.device)
     x_RD: torch.Tensor = operators.q_sample(
-        x0_RD, t_R.contiguous(), table.signal, table.noise, _dense(mask_R), *_fields(counters), stream
+        x0_RD,
+        _dense(row_R),
+        t_R.contiguous(),
+        table.signal,
+        table.noise,
+        _dense(mask_R),
+        *_fields(counters),
+        stream,
     )
     return x_RD
 
@@ -48,11 +56,20 @@ def corrupt(
     step_stream: int,
     group: int,
     mask_R: torch.Tensor | None,
+    row_R: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See `reference.corrupt`."""
     table = tables(schedule, x0_RD.device)
     x_RD, t_R = operators.q_sample_drawn(
-        x0_RD, table.signal, table.noise, _dense(mask_R), *_fields(counters), stream, step_stream, group
+        x0_RD,
+        _dense(row_R),
+        table.signal,
+        table.noise,
+        _dense(mask_R),
+        *_fields(counters),
+        stream,
+        step_stream,
+        group,
     )
     return x_RD, t_R
 
@@ -88,10 +105,13 @@ def reverse_step(
 
 
 def diffusion_loss(
-    prediction_RD: torch.Tensor, target_RD: torch.Tensor, mask_R: torch.Tensor | None
+    prediction_RD: torch.Tensor,
+    target_RD: torch.Tensor,
+    mask_R: torch.Tensor | None,
+    row_R: torch.Tensor | None,
 ) -> torch.Tensor:
     """See `reference.diffusion_loss`."""
-    loss: torch.Tensor = operators.diffusion_loss(prediction_RD, target_RD, _dense(mask_R))[0]
+    loss: torch.Tensor = operators.diffusion_loss(prediction_RD, target_RD, _dense(row_R), _dense(mask_R))
     return loss
 
 

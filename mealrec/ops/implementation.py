@@ -22,6 +22,7 @@ class Implementation(Protocol):
         counters: Counters,
         stream: int,
         mask_R: torch.Tensor | None,
+        row_R: torch.Tensor | None,
     ) -> torch.Tensor:
         """Corrupt rows to their step, [R, D]."""
 
@@ -34,6 +35,7 @@ class Implementation(Protocol):
         step_stream: int,
         group: int,
         mask_R: torch.Tensor | None,
+        row_R: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Corrupt rows to a drawn step, [R, D] and int64 [R]."""
 
@@ -53,7 +55,11 @@ class Implementation(Protocol):
         """Go one step back in the chain, [R, D]."""
 
     def diffusion_loss(
-        self, prediction_RD: torch.Tensor, target_RD: torch.Tensor, mask_R: torch.Tensor | None
+        self,
+        prediction_RD: torch.Tensor,
+        target_RD: torch.Tensor,
+        mask_R: torch.Tensor | None,
+        row_R: torch.Tensor | None,
     ) -> torch.Tensor:
         """Sum the rows' mean squared errors, a scalar."""
 

@@ -47,11 +47,11 @@ def _answers(of: Implementation, device: str) -> dict[str, torch.Tensor]:
     answers = {
         "words": of.words(counters, columns, 1),
         "normal": of.normal(counters, columns, 2),
-        "q_sample": of.q_sample(x, index, schedule, counters, 3, mask),
+        "q_sample": of.q_sample(x, index, schedule, counters, 3, mask, None),
         "reverse_step": of.reverse_step(
             x, y, index + 1, index, schedule, counters, 4, Sampler("ddpm"), None, mask
         ),
-        "diffusion_loss": of.diffusion_loss(x, y, mask),
+        "diffusion_loss": of.diffusion_loss(x, y, mask, index % 3),
         "dropout": of.dropout(x, 0.5, counters, 5, y),
     }
     return {name: answer.cpu() for name, answer in answers.items()}

@@ -16,14 +16,16 @@ from mealrec.ops.sampler import Sampler, reverse_coefficients
 
 COUNTERS = "Tensor seed, Tensor step, Tensor sample_id, Tensor row"
 SCHEMAS = (
-    "q_sample(Tensor x0, Tensor t, Tensor signal, Tensor noise, Tensor? mask, "
+    "q_sample(Tensor x0, Tensor? x0_row, Tensor t, Tensor signal, Tensor noise, Tensor? mask, "
     f"{COUNTERS}, int stream) -> Tensor",
-    "q_sample_drawn(Tensor x0, Tensor signal, Tensor noise, Tensor? mask, "
+    "q_sample_drawn(Tensor x0, Tensor? x0_row, Tensor signal, Tensor noise, Tensor? mask, "
     f"{COUNTERS}, int stream, int step_stream, int group) -> (Tensor, Tensor)",
     "scale_rows(Tensor x, Tensor t, Tensor scale, Tensor? mask) -> Tensor",
     "reverse_step(Tensor x, Tensor x0hat, Tensor? null, Tensor t, Tensor t_prev, Tensor abar, "
     f"float guidance, float eta, bool ddpm, Tensor? mask, {COUNTERS}, int stream) -> Tensor",
-    "diffusion_loss(Tensor prediction, Tensor target, Tensor? mask) -> (Tensor, Tensor)",
+    "diffusion_loss(Tensor prediction, Tensor target, Tensor? target_row, Tensor? mask) -> Tensor",
+    "diffusion_loss_gradient(Tensor prediction, Tensor target, Tensor? target_row, Tensor? mask, "
+    "Tensor grad) -> Tensor",
     f"dropout(Tensor x, Tensor? residual, float p, {COUNTERS}, int stream) -> Tensor",
     f"words({COUNTERS}, int columns, int stream) -> Tensor",
     f"normal({COUNTERS}, int columns, int stream) -> Tensor",
@@ -43,8 +45,13 @@ def _dense(x: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _dense_and_steps(
+def _rows_of(x0: Tensor, x0_row: Tensor | None, *_: object) -> Tensor:
+    return x0.new_empty(len(x0) if x0_row is None else len(x0_row), x0.shape[1])
+
+
+def _rows_and_steps_of(
     x0: Tensor,
+    x0_row: Tensor | None,
     signal: Tensor,
     noise: Tensor,
     mask: Tensor | None,
@@ -54,11 +61,11 @@ def _dense_and_steps(
     row: Tensor,
     *_: object,
 ) -> tuple[Tensor, Tensor]:
-    return _dense(x0), _dense(row)
+    return _rows_of(x0, x0_row), _dense(row)
 
 
-def _scalar_and_dense(prediction: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return prediction.new_empty((), dtype=torch.float32), _dense(prediction)
+def _scalar(prediction: Tensor, *_: object) -> Tensor:
+    return prediction.new_empty((), dtype=torch.float32)
 
 
 def _words(seed: Tensor, step: Tensor, sample_id: Tensor, row: Tensor, columns: int, stream: int) -> Tensor:
@@ -70,11 +77,12 @@ def _normals(seed: Tensor, step: Tensor, sample_id: Tensor, row: Tensor, columns
 
 
 _shapes: dict[str, Callable[..., Any]] = {
-    "q_sample": _dense,
-    "q_sample_drawn": _dense_and_steps,
+    "q_sample": _rows_of,
+    "q_sample_drawn": _rows_and_steps_of,
     "scale_rows": _dense,
     "reverse_step": _dense,
-    "diffusion_loss": _scalar_and_dense,
+    "diffusion_loss": _scalar,
+    "diffusion_loss_gradient": _dense,
     "dropout": _dense,
     "words": _words,
     "normal": _normals,
@@ -95,22 +103,28 @@ def _rows(grad: Tensor) -> Tensor:
 
 
 def _save_q_sample(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(inputs[1], inputs[2], inputs[4])
+    x0, x0_row, t, signal, _, mask, *_ = inputs
+    ctx.count = len(x0)
+    ctx.save_for_backward(t, signal, mask, x0_row)
 
 
 def _q_sample_backward(ctx: Context, grad: Tensor) -> Gradients:
-    t, signal, mask = ctx.saved_tensors
-    return operators.scale_rows(_rows(grad), t, signal, mask), *[None] * 9
+    *scale, x0_row = ctx.saved_tensors
+    scaled = operators.scale_rows(_rows(grad), *scale)
+    if x0_row is not None:  # a row of x0 gets what all its uses give, summed in float32
+        total = scaled.new_zeros(ctx.count, scaled.shape[1], dtype=torch.float32)
+        scaled = total.index_add_(0, x0_row, scaled.float()).to(scaled.dtype)
+    return scaled, *[None] * 10
 
 
 def _save_q_sample_drawn(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(output[1], inputs[1], inputs[3])
+    x0, x0_row, *others = inputs
+    _save_q_sample(ctx, (x0, x0_row, output[1], *others), output)
     ctx.mark_non_differentiable(output[1])
 
 
 def _q_sample_drawn_backward(ctx: Context, grad: Tensor, _: None) -> Gradients:
-    t, signal, mask = ctx.saved_tensors
-    return operators.scale_rows(_rows(grad), t, signal, mask), *[None] * 10
+    return *_q_sample_backward(ctx, grad), None
 
 
 def _save_scale_rows(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
@@ -139,13 +153,11 @@ def _reverse_step_backward(ctx: Context, grad: Tensor) -> Gradients:
 
 
 def _save_diffusion_loss(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs)
 
 
-def _diffusion_loss_backward(ctx: Context, grad: Tensor, _: None) -> Gradients:
-    (gradient,) = ctx.saved_tensors
-    return (gradient * grad).to(gradient.dtype), None, None
+def _diffusion_loss_backward(ctx: Context, grad: Tensor) -> Gradients:
+    return operators.diffusion_loss_gradient(*ctx.saved_tensors, grad), None, None, None
 
 
 def _save_dropout(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:

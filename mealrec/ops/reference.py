@@ -20,6 +20,10 @@ def _wide(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _at(x_UD: torch.Tensor, row_R: torch.Tensor | None) -> torch.Tensor:
+    return x_UD if row_R is None else x_UD[row_R]
+
+
 def _masked(x_RD: torch.Tensor, mask_R: torch.Tensor | None) -> torch.Tensor:
     return x_RD if mask_R is None else torch.where(mask_R[:, None], x_RD, 0)
 
@@ -31,8 +35,10 @@ def q_sample(
     counters: Counters,
     stream: int,
     mask_R: torch.Tensor | None,
+    row_R: torch.Tensor | None,
 ) -> torch.Tensor:
     """`x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps` [DDPM], [R, D] in the dtype of `x0`."""
+    x0_RD = _at(x0_RD, row_R)
     table = tables(schedule, x0_RD.device)
     eps = normal(counters, x0_RD.shape[1], stream)
     x_t = table.signal[t_R + 1, None] * _wide(x0_RD) + table.noise[t_R + 1, None] * eps
@@ -47,11 +53,12 @@ def corrupt(
     step_stream: int,
     group: int,
     mask_R: torch.Tensor | None,
+    row_R: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`q_sample` at a step drawn for each group of rows, with the counters of the group's first row."""
     first = Counters(counters.seed, counters.step, counters.sample_id, counters.row - counters.row % group)
     t_R = (words(first, 1, step_stream)[:, 0] * schedule.steps) >> 32
-    return q_sample(x0_RD, t_R, schedule, counters, stream, mask_R), t_R
+    return q_sample(x0_RD, t_R, schedule, counters, stream, mask_R, row_R), t_R
 
 
 def reverse_step(
@@ -79,10 +86,13 @@ def reverse_step(
 
 
 def diffusion_loss(
-    prediction_RD: torch.Tensor, target_RD: torch.Tensor, mask_R: torch.Tensor | None
+    prediction_RD: torch.Tensor,
+    target_RD: torch.Tensor,
+    mask_R: torch.Tensor | None,
+    row_R: torch.Tensor | None,
 ) -> torch.Tensor:
     """Sum over the rows of `mask` of the squared error averaged over the width: a scalar."""
-    error_R = (_wide(prediction_RD) - _wide(target_RD)).square().mean(dim=1)
+    error_R = (_wide(prediction_RD) - _wide(_at(target_RD, row_R))).square().mean(dim=1)
     return (error_R if mask_R is None else torch.where(mask_R, error_R, 0)).sum()
 
 

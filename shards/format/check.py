@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from shards.errors import DataError
-from shards.format.files import FileEntry, checksum_fault, is_verified, size_fault
+from shards.errors import DataError, one_line
+from shards.format.files import FileEntry, checksum_fault, is_verified, mark_verified, size_fault
 from shards.format.fingerprint import Fingerprint
 from shards.format.index import INDEX_FILE, Features, FeatureShard, Index, SequenceShard
 from shards.format.reader import decode_block, decode_video, iterate_samples
@@ -33,8 +33,8 @@ def check_data_set(path: str | Path) -> Iterator[str]:
     index = Index.load(path, check_sizes=False)
     checker = _Checker(index)
     for entry in tqdm(index.files, disable=None, unit=" files", desc="checking"):
-        yield from checker.file(entry)
-    yield from checker.totals_faults()
+        yield from map(one_line, checker.file(entry))
+    yield from map(one_line, checker.totals_faults())
 
 
 class _Checker:
@@ -53,18 +53,17 @@ class _Checker:
             self.sound = False
             yield str(error)
             return
-        if fault := size_fault(path, entry):
+        fault = size_fault(path, entry)
+        if fault:
             self.sound = False
-            yield f"{path}: {fault}"
-            if not path.exists():
-                return
         elif not is_verified(path, entry):
-            try:
-                fault = checksum_fault(path, entry, in_full=True)
-            except OSError as error:
-                self.sound, fault = False, f"not readable: {error.strerror}"
-            if fault:
-                yield f"{path}: {fault}"
+            fault = checksum_fault(path, entry, in_full=True)
+        if fault:
+            yield f"{path}: {fault}"
+            if not path.is_file() or not isinstance(entry, SequenceShard | FeatureShard):
+                return
+        else:
+            mark_verified(path, entry)
         try:
             for fault in self.records(path, entry):
                 self.sound = False
@@ -127,9 +126,10 @@ class _Checker:
                 expected = f"an item row in {self.last_item + 1}..{self.index.videos}"
                 yield f"{path}: record {key}, field __key__: found {item}, expected {expected}"
             self.last_item = max(item, self.last_item)
-            for wrong in video_faults(frames, count, key, (shape.frames, shape.width), shape.dtype):
-                yield f"{path}: {wrong}"
-            self.fingerprint.video(item, count, frames)
+            faults = list(video_faults(frames, count, key, (shape.frames, shape.width), shape.dtype))
+            yield from (f"{path}: {wrong}" for wrong in faults)
+            if not faults:
+                self.fingerprint.video(item, count, frames)
         if videos != entry.videos:
             yield f"{path}: found {videos} videos, expected {entry.videos}"
 

@@ -21,12 +21,18 @@ def read_column(file: Path, column: str, rows: int, kind: str) -> Ids:
         DataError: the file is not readable, or the column is another.
     """
     try:
-        values = pq.read_table(file, columns=[column]).column(column)
-    except (OSError, KeyError, pa.ArrowException) as error:
+        with pq.ParquetFile(file) as parquet:  # closed also where a fault is raised
+            found = parquet.metadata.num_rows, parquet.schema_arrow.field(column).type
+            if found != (rows, pa.int64() if kind == "int64" else pa.string()):
+                shape = f"{found[0]} rows of {found[1]}"
+                raise DataError(f"{file}: column {column}: found {shape}, expected {rows} rows of {kind}")
+            values = parquet.read(columns=[column]).column(column)
+        values.validate(full=True)
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{file}: column {column} not readable: {error}") from None
-    if len(values) != rows or values.type != (pa.int64() if kind == "int64" else pa.string()):
-        shape = f"{len(values)} rows of {values.type}"
-        raise DataError(f"{file}: column {column}: found {shape}, expected {rows} rows of {kind}")
+    if len(values) != rows or values.null_count:
+        full = len(values) - values.null_count
+        raise DataError(f"{file}: column {column}: found {full} values, expected {rows}")
     ids: Ids = values.to_numpy() if kind == "int64" else values.to_pylist()
     return ids
 

@@ -14,16 +14,18 @@ A data set is a directory (schema version 1):
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shards.address import address_of, is_remote, shown
 from shards.errors import DataError
 from shards.format.files import FileEntry, check_size
-from shards.format.json_fields import JsonFields
-from shards.remote import fetch, is_remote
+from shards.format.json_faults import first_fault
+from shards.remote import LARGEST_INDEX, fetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +34,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 INDEX_FILE = "index.json"
-SPLIT_KINDS = ("leave-one-out", "time", "given", "none")
-ID_TYPES = ("int64", "string")
-FEATURE_DTYPES = ("float16", "float32")
+SplitKind = Literal["leave-one-out", "time", "given", "none"]
+IdType = Literal["int64", "string"]
+SPLIT_KINDS: tuple[SplitKind, ...] = get_args(SplitKind)
+# What a user or an event takes in a sequence shard: a bound of their number by the size of the file.
+_USER_BYTES, _EVENT_BYTES = 8 + 4 + 8, 4 + 8
+
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+Rows = Annotated[int, Field(ge=1, lt=(1 << 31) - 1)]  # what is numbered by int32 in the records
 
 
 @dataclass(frozen=True)
@@ -44,44 +51,53 @@ class SequenceShard(FileEntry):
     train_lengths: histogram of training lengths, ((length, users), ...) ascending.
     """
 
-    users: int
-    first_user: int
-    train_lengths: tuple[tuple[int, int], ...]
+    users: Rows
+    first_user: Count
+    train_lengths: tuple[tuple[Count, Rows], ...]
 
 
 @dataclass(frozen=True)
 class FeatureShard(FileEntry):
     """A tar of `videos` feature records; `first_item` is the item row (from 1) of its first record."""
 
-    videos: int
-    first_item: int
+    videos: Rows
+    first_item: Rows
 
 
 @dataclass(frozen=True)
 class Features:
     """Shape of the frame features: records are `[frames, width]` of `dtype`, zero past their frame count."""
 
-    frames: int
-    width: int
-    dtype: str
-    videos_with_features: int = 0
+    frames: Rows
+    width: Rows
+    dtype: Literal["float16", "float32"]
+    videos_with_features: Count = 0
+
+    @property
+    def video_bytes(self) -> int:
+        """Bytes of one video's frames."""
+        return self.frames * self.width * (2 if self.dtype == "float16" else 4)
 
 
 @dataclass(frozen=True)
 class Counts:
     """Events in the training parts, users with a target in each split, users too short to have one."""
 
-    train_events: int
-    valid_users: int
-    test_users: int
-    short_users: int
+    train_events: Count
+    valid_users: Count
+    test_users: Count
+    short_users: Count
 
 
 @dataclass(frozen=True)
 class Index:
-    """A data set that is ready to be read. `path` is its directory, or its URL as given."""
+    """A data set that is ready to be read.
+
+    path: its directory, or its URL without credentials; address: the same as given, never shown.
+    """
 
     path: str
+    address: str = field(repr=False)
     name: str
     users: int
     videos: int
@@ -131,10 +147,13 @@ class Index:
             if not file.is_file():
                 raise DataError(f"{path}: no {INDEX_FILE}: not a data set, or one whose writing was cut off")
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file}: not readable as JSON: {error}") from None
-        index = parse_index(raw, str(path))
+            size = file.stat().st_size
+            if size > LARGEST_INDEX:
+                raise DataError(f"{file}: found {size} bytes, expected at most {LARGEST_INDEX}")
+            content = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: not readable: {error.strerror}") from None
+        index = parse_index(content, str(path))
         if check_sizes and not is_remote(path):
             for entry in index.files:
                 check_size(index.local(entry), entry)
@@ -142,8 +161,8 @@ class Index:
 
     def local(self, entry: FileEntry) -> Path:
         """`entry` as a file of this host; a remote one is fetched into the local cache first."""
-        if is_remote(self.path):
-            return fetch(self.path, entry.file, entry)
+        if is_remote(self.address):
+            return fetch(self.address, entry.file, entry)
         return Path(self.path) / entry.file
 
     def item_ids(self) -> Ids:
@@ -165,110 +184,115 @@ class Index:
         return read_counts(self.local(self.items_file), "train_count", self.videos)
 
 
-def parse_index(raw: Any, path: str) -> Index:
-    """`raw` (the parsed index.json of `path`) as an Index, or a DataError that names the field at fault."""
-    location = f"{path}/{INDEX_FILE}"
-    top = JsonFields(raw, location)
-    version = top.take("schema_version", int)
-    if version != SCHEMA_VERSION:
-        raise DataError(
-            f"{location}: schema_version: found {version}, expected {SCHEMA_VERSION}; import it again"
-        )
-    id_type = top.part("id_type")
-    split = top.part("split")
-    split.take("kind", str, choices=SPLIT_KINDS)
-    features = _features(top)
-    sequence_shards = _sequence_shards(top)
-    feature_shards = _feature_shards(top, features)
-    counts = top.part("counts")
-    oracle = top.optional_part("oracle")
+class _Open(BaseModel):
+    """An object that may have other fields, too."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Split(_Open):
+    kind: SplitKind
+
+
+class _Source(_Open):
+    drops: dict[str, int] = Field(default_factory=dict)
+
+
+class _IdTypes(_Open):
+    user: IdType
+    item: IdType
+
+
+class _IndexJson(_Open):
+    """index.json as it is written."""
+
+    schema_version: Literal[1]
+    name: str
+    users: Rows
+    videos: Rows
+    interactions: Annotated[Count, Field(ge=1)]
+    id_type: _IdTypes
+    split: _Split
+    counts: Counts
+    features: Features | None = None
+    items: FileEntry
+    users_file: FileEntry
+    sequence_shards: tuple[SequenceShard, ...]
+    feature_shards: tuple[FeatureShard, ...]
+    fingerprint: str
+    source: _Source
+    oracle: FileEntry | None = None
+
+
+def parse_index(content: bytes, address: str) -> Index:
+    """The content of the index.json at `address` as an Index. DataError that names the field at fault."""
+    path = shown(address)
+    location = address_of(path, INDEX_FILE)
+    try:
+        raw = _IndexJson.model_validate_json(content)
+    except ValidationError as error:
+        raise DataError(f"{location}: {first_fault(error)}") from None
+    if fault := _sequence_fault(raw) or _feature_fault(raw):
+        raise DataError(f"{location}: {fault}")
     return Index(
         path=path,
-        name=top.take("name", str),
-        users=top.take("users", int, 0),
-        videos=top.take("videos", int, 1),
-        interactions=top.take("interactions", int, 1),
-        user_id_type=id_type.take("user", str, choices=ID_TYPES),
-        item_id_type=id_type.take("item", str, choices=ID_TYPES),
-        split=split.raw,
-        counts=Counts(**{field.name: counts.take(field.name, int, 0) for field in fields(Counts)}),
-        features=features,
-        items_file=FileEntry(*_file(top.part("items"))),
-        users_file=FileEntry(*_file(top.part("users_file"))),
-        sequence_shards=sequence_shards,
-        feature_shards=feature_shards,
-        fingerprint=top.take("fingerprint", str),
-        source=top.take("source", dict),
-        oracle_file=FileEntry(*_file(oracle)) if oracle else None,
+        address=address,
+        name=raw.name,
+        users=raw.users,
+        videos=raw.videos,
+        interactions=raw.interactions,
+        user_id_type=raw.id_type.user,
+        item_id_type=raw.id_type.item,
+        split=raw.split.model_dump(),
+        counts=raw.counts,
+        features=raw.features,
+        items_file=raw.items,
+        users_file=raw.users_file,
+        sequence_shards=raw.sequence_shards,
+        feature_shards=raw.feature_shards,
+        fingerprint=raw.fingerprint,
+        source=raw.source.model_dump(exclude_unset=True),
+        oracle_file=raw.oracle,
     )
 
 
-def _features(top: JsonFields) -> Features | None:
-    part = top.optional_part("features")
-    if part is None:
-        return None
-    return Features(
-        frames=part.take("frames", int, 1),
-        width=part.take("width", int, 1),
-        dtype=part.take("dtype", str, choices=FEATURE_DTYPES),
-        videos_with_features=part.take("videos_with_features", int, 0),
-    )
-
-
-def _sequence_shards(top: JsonFields) -> tuple[SequenceShard, ...]:
-    """The sequence shards, whose users must follow each other and add up to the data set's."""
-    shards, first = [], 0
-    for part in top.parts("sequence_shards"):
-        shard = SequenceShard(
-            *_file(part),
-            users=part.take("users", int, 1),
-            first_user=part.take("first_user", int, 0),
-            train_lengths=_pairs(part, "train_lengths"),
+def _sequence_fault(raw: _IndexJson) -> str | None:
+    """What is wrong with the sequence shards: users follow each other, and all fit into the files."""
+    first = events = 0
+    for number, shard in enumerate(raw.sequence_shards):
+        place, trained = (
+            f"sequence_shards[{number}]",
+            sum(length * users for length, users in shard.train_lengths),
         )
-        if shard.first_user != first or sum(count for _, count in shard.train_lengths) != shard.users:
-            raise DataError(f"{part.location}: users, first_user and train_lengths do not agree")
+        if shard.first_user != first or sum(users for _, users in shard.train_lengths) != shard.users:
+            return f"{place}: users, first_user and train_lengths do not agree"
+        room = shard.bytes - shard.users * _USER_BYTES
+        if trained * _EVENT_BYTES > room:
+            found = f"{shard.users} users and {trained} training events"
+            return f"{place}: found {found} in {shard.bytes} bytes, expected a larger file or fewer"
         first += shard.users
-        shards.append(shard)
-    users = top.take("users", int, 0)
-    if not shards:
-        raise DataError(f"{top.location}: no shards: sequence_shards is empty")
-    if first != users:
-        raise DataError(
-            f"{top.location}: users: found {users}, expected {first}, the sum over sequence_shards"
-        )
-    return tuple(shards)
+        events += room // _EVENT_BYTES
+    if not raw.sequence_shards:
+        return "no shards: sequence_shards is empty"
+    if raw.users != first:
+        return f"field users: found {raw.users}, expected {first}, the sum over sequence_shards"
+    if not raw.users <= raw.interactions <= events:
+        return f"field interactions: found {raw.interactions}, expected {raw.users} to {events} by the shards"
+    return None
 
 
-def _feature_shards(top: JsonFields, features: Features | None) -> tuple[FeatureShard, ...]:
-    """The feature shards, which must hold as many videos as `features` says."""
-    shards = tuple(
-        FeatureShard(
-            *_file(part), videos=part.take("videos", int, 1), first_item=part.take("first_item", int, 1)
-        )
-        for part in top.parts("feature_shards")
-    )
-    videos = sum(shard.videos for shard in shards)
-    if videos != (features.videos_with_features if features else 0):
-        raise DataError(
-            f"{top.location}: features: the feature shards hold {videos} videos, "
-            "videos_with_features says otherwise"
-        )
-    return shards
-
-
-def _file(part: JsonFields) -> tuple[str, int, str]:
-    """The fields of a FileEntry."""
-    file, sha256 = part.take("file", str), part.take("sha256", str)
-    if file.startswith("/") or ".." in file.split("/"):
-        raise DataError(f"{part.location}: field file: found {file!r}, expected a path inside the data set")
-    return file, part.take("bytes", int, 0), sha256
-
-
-def _pairs(part: JsonFields, name: str) -> tuple[tuple[int, int], ...]:
-    raw = part.take(name, list)
-    try:
-        return tuple((int(length), int(users)) for length, users in raw)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{part.location}: field {name}: found {raw!r:.60}, expected [length, users] pairs"
-        ) from None
+def _feature_fault(raw: _IndexJson) -> str | None:
+    """What is wrong with the feature shards: videos follow each other, and all fit into the files."""
+    videos, last = 0, 0
+    for number, shard in enumerate(raw.feature_shards):
+        place = f"feature_shards[{number}]"
+        if not last < shard.first_item <= raw.videos - shard.videos + 1:
+            return f"{place}: field first_item: found {shard.first_item}, expected one after {last} with room"
+        if raw.features and shard.videos * raw.features.video_bytes > shard.bytes:
+            found = f"{shard.videos} videos of {raw.features.video_bytes} bytes"
+            return f"{place}: found {found} in {shard.bytes} bytes, expected a larger file or fewer"
+        videos, last = videos + shard.videos, shard.first_item + shard.videos - 1
+    expected = raw.features.videos_with_features if raw.features else 0
+    if videos != expected:
+        return f"the feature shards hold {videos} videos, features.videos_with_features says {expected}"
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from shards.errors import printable
 from shards.format.index import Index
 
 BAR = 40
@@ -50,7 +51,7 @@ def describe(path: str | Path) -> str:
         "events in a user's training part",
         *histogram(pair for e in index.sequence_shards for pair in e.train_lengths),
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def histogram(pairs: Iterable[tuple[int, int]]) -> list[str]:

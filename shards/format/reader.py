@@ -1,4 +1,4 @@
-"""Reads the records of one shard through WebDataset's own tar reader.
+"""Reads the records of one shard, which WebDataset groups and decodes.
 
 Size and sha256 of a tar are compared with the index when a process first reads it. Faults are DataErrors of
 one line.
@@ -6,6 +6,9 @@ one line.
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,22 +16,55 @@ from typing import Any
 
 import numpy as np
 from webdataset.autodecode import Decoder, DecodingError
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
 from shards.errors import DataError
-from shards.format.files import verify
+from shards.format.files import open_regular, verify
 from shards.format.index import FeatureShard, Index, SequenceShard
+from shards.format.npy import read_header
 from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
+
+_META = re.compile(r"__[^/]*__($|/)")  # what WebDataset leaves out
 
 
 def iterate_samples(path: str | Path) -> Iterator[dict[str, Any]]:
     """Raw samples of a tar in order: `__key__` and the undecoded bytes of every field. No verification."""
     try:
-        with open(path, "rb") as stream:
-            yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
-    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
-        reason = str(error.args[0] if error.args else error).split(" @ ")[0]
-        raise DataError(f"{path}: not readable as a tar: {reason}") from None
+        yield from group_by_keys(_members(path))
+    # RecursionError, OverflowError: of `tarfile`, at headers that follow each other or say absurd sizes.
+    except (tarfile.TarError, ValueError, EOFError, OSError, RecursionError, OverflowError) as error:
+        reason = str(error.args[0] if error.args else error)
+        raise DataError(f"{path}: not readable as a plain tar: {reason}") from None
+
+
+def _members(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The files in a tar as WebDataset groups them, read no further than the tar itself goes.
+
+    WebDataset's own iterator also reads compressed and sparse tars, of which a kilobyte can hold terabytes.
+    """
+    with _Clamped(open_regular(path).detach()) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.size < 0 or member.issparse():
+                raise tarfile.ReadError(f"{member.name}: sparse, or of a size below 0")
+            if member.isreg() and not _META.match(member.name):
+                if member.offset_data + member.size > file.size:
+                    raise tarfile.ReadError(f"{member.name}: unexpected end of data")
+                file.seek(member.offset_data)
+                yield {"fname": member.name, "data": file.read(member.size), "__url__": str(path)}
+            tar.members = []  # type: ignore[attr-defined]  # else all are kept to the end
+
+
+class _Clamped(io.BufferedReader):
+    """A file that is never asked for more than it has: Python would first allocate what is asked for."""
+
+    def __init__(self, raw: io.RawIOBase):
+        super().__init__(raw)
+        self.size = os.fstat(raw.fileno()).st_size
+
+    def read(self, count: int | None = -1) -> bytes:
+        """Up to `count` bytes, to the end where it is below 0."""
+        left = max(0, self.size - self.tell())
+        return super().read(left if count is None or count < 0 else min(count, left))
 
 
 def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:
@@ -42,6 +78,11 @@ def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, .
         if field not in sample:
             present = ", ".join(sorted(name for name in sample if not name.startswith("__")))
             raise DataError(f"{path}: record {key}, field {field}: found only {present}, expected it")
+        if field.endswith(".npy"):
+            try:
+                read_header(io.BytesIO(sample[field]), len(sample[field]), "fiu")
+            except ValueError as error:
+                raise DataError(f"{path}: record {key}, field {field}: not decodable: {error}") from None
     try:
         decoded = Decoder([])({"__key__": key, **{field: sample[field] for field in fields}})
     except DecodingError as error:

@@ -87,6 +87,9 @@ def block_faults(block: Block, record: str, first_user: int, videos: int) -> Ite
         if value.dtype != dtype or value.ndim != (2 if field == "boundary" else 1):
             yield Fault(record, field, f"{value.dtype} {list(value.shape)}", f"{np.dtype(dtype)} vector")
             return
+    if not len(block.length):
+        yield Fault(record, "length", "no users", "at least 1")
+        return
     users, events = len(block.length), int(block.length.sum(dtype=np.int64))
     sizes = {"user": (users,), "item": (events,), "time": (events,), "boundary": (users, 2)}
     for field, shape in sizes.items():

@@ -13,8 +13,10 @@ are memory-mapped; an `.npz` is unpacked into the scratch directory first.
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,8 +26,11 @@ import numpy as np
 from shards.errors import DataError, nearest
 from shards.format.columns import Ids
 from shards.format.index import Features
+from shards.format.info import format_size
+from shards.format.npy import open_array
 
 BY_ROW = "row+1"
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class FeatureSource(ABC):
@@ -93,7 +98,7 @@ def open_features(
             raise DataError(
                 f"{path}: which row is which video? name a list of ids (--feature-ids PATH or {BY_ROW})"
             )
-        stack = _open(path)
+        stack = _open_stack(path)
         known = np.arange(1, len(stack) + 1) if ids == BY_ROW else _read_ids(Path(ids))
         source = _Stack(path, item_ids, known, stack, None, frames)
     else:
@@ -143,8 +148,6 @@ class _Stack(FeatureSource):
     ):
         if len(ids) != len(stack):
             raise DataError(f"{path}: found {len(stack)} videos for {len(ids)} ids, expected as many")
-        if not len(stack):
-            raise DataError(f"{path}: holds no videos")
         most, width = _shaped(stack[0], frames, path).shape
         if length is not None:
             _check_lengths(path, ids, length, len(stack), most)
@@ -174,9 +177,10 @@ class _Stack(FeatureSource):
 def _check_lengths(path: Path, ids: Ids, length: np.ndarray, videos: int, most: int) -> None:
     """Raise DataError unless `length` holds numbers of frames, 0..`most`, of as many videos."""
     if length.shape != (videos,):
-        fault = f"shape {length.shape}"
+        fault = f"shape {list(length.shape)}"
     else:
-        wrong = np.flatnonzero((length < 0) | (length > most))
+        with np.errstate(invalid="ignore"):  # NaN is neither
+            wrong = np.flatnonzero(~((length >= 0) & (length <= most) & (length == np.floor(length))))
         if not len(wrong):
             return
         fault = f"length {length[wrong[0]]} for video {ids[int(wrong[0])]}"
@@ -184,22 +188,46 @@ def _check_lengths(path: Path, ids: Ids, length: np.ndarray, videos: int, most: 
 
 
 def _open_archive(path: Path, item_ids: Ids, frames: int, scratch: Path) -> FeatureSource:
+    unpacked = _unpack(path, scratch)
+    length = _open(unpacked["length"]) if "length" in unpacked else None
+    ids, stack = _open_ids(unpacked["item_id"]), _open_stack(unpacked["features"])
+    return _Stack(path, item_ids, ids, stack, length, frames)
+
+
+def _unpack(path: Path, scratch: Path) -> dict[str, Path]:
+    """The arrays of an `.npz` as files in `scratch`, by name.
+
+    Raises:
+        DataError: one is missing, or the archive is damaged, encrypted or larger than the disk.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            members = {member.filename: member for member in archive.infolist()}
+            names = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
             for name in ("item_id", "features"):
                 if name not in names:
                     raise DataError(f"{path}: no array {name!r}; {nearest(name, names)}")
-            unpacked = {}
-            for name in ("item_id", "features", "length"):
-                if name in names:
-                    unpacked[name] = scratch / f"{name}.npy"
-                    with archive.open(f"{name}.npy") as source, open(unpacked[name], "wb") as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+            chosen = {
+                name: members[f"{name}.npy"] for name in ("item_id", "features", "length") if name in names
+            }
+            needed = sum(member.file_size for member in chosen.values())
+            free = shutil.disk_usage(scratch).free
+            if needed > free:
+                raise DataError(
+                    f"{path}: found {format_size(needed)} when unpacked, expected at most the "
+                    f"{format_size(free)} that are free in {scratch}; --spill names another folder"
+                )
+            unpacked: dict[str, Path] = {}
+            for name, member in chosen.items():
+                unpacked[name] = scratch / f"{name}.npy"
+                with archive.open(member) as source, open(unpacked[name], "wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+            return unpacked
+    except DataError:
+        raise
+    # RuntimeError: encrypted, or a compression that Python does not know.
+    except (*_UNREADABLE, OSError, EOFError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: not readable as .npz: {error}") from None
-    length = _open(unpacked["length"]) if "length" in unpacked else None
-    return _Stack(path, item_ids, _open(unpacked["item_id"]), _open(unpacked["features"]), length, frames)
 
 
 def _shaped(array: np.ndarray, frames: int, file: Path) -> np.ndarray:
@@ -215,21 +243,37 @@ def _shaped(array: np.ndarray, frames: int, file: Path) -> np.ndarray:
 
 
 def _open(path: Path) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not readable as .npy: {error}") from None
-    if array.dtype.kind not in "fiuU":
-        raise DataError(f"{path}: found {array.dtype}, expected numbers (ids may be text)")
-    return array
+    """An array of features."""
+    return open_array(path, "fiu")
+
+
+def _open_stack(path: Path) -> np.ndarray:
+    """An array of the features of many videos."""
+    stack = _open(path)
+    if stack.ndim not in (2, 3) or not stack.size:
+        shape = f"shape {list(stack.shape)}"
+        raise DataError(f"{path}: found {shape}, expected [videos, frames, width] or [videos, width]")
+    return stack
+
+
+def _open_ids(path: Path) -> np.ndarray:
+    """An array of ids: [videos], integers or text."""
+    ids = open_array(path, "iuU")
+    if ids.ndim != 1:
+        raise DataError(f"{path}: found ids of shape {list(ids.shape)}, expected [videos]")
+    return ids
 
 
 def _read_ids(path: Path) -> Ids:
     if not path.is_file():
         raise DataError(f"--feature-ids {path}: no such file")
     if path.suffix == ".npy":
-        return _open(path)
-    return path.read_text(encoding="utf-8-sig").split()
+        return _open_ids(path)
+    try:
+        return path.read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8: {error}"
+        raise DataError(f"--feature-ids {path}: not readable: {reason}") from None
 
 
 def _texts(ids: Ids) -> list[str]:

@@ -17,10 +17,13 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 
 @dataclass(frozen=True)
 class Field:
-    """A column of the source: `sql` is its value, `valid` judges its text, `expected` is for messages."""
+    """A column of the source.
+
+    sql: its value, given the column as a SQL expression; `valid` judges its text, `expected` is for messages.
+    """
 
     column: str
-    sql: str
+    sql: Callable[[str], str]
     valid: Callable[[str], bool]
     expected: str
 
@@ -37,14 +40,17 @@ def literal(text: str) -> str:
 
 def identifier(column: str) -> Field:
     """An id, as text, not empty."""
-    return Field(column, f"nullif(CAST({quote(column)} AS VARCHAR), '')", bool, "an id")
+    return Field(column, lambda name: f"nullif(CAST({name} AS VARCHAR), '')", bool, "an id")
 
 
 def number_time(column: str) -> Field:
     """A time in numbers since an epoch, of any unit; fractions are cut off."""
-    name = f"CAST({quote(column)} AS VARCHAR)"
-    whole, cut = f"TRY_CAST({name} AS BIGINT)", f"TRY_CAST(floor({_finite(name)}) AS BIGINT)"
-    sql = f"CASE WHEN regexp_full_match({name}, '[+-]?[0-9]+') THEN {whole} ELSE {cut} END"
+
+    def sql(name: str) -> str:
+        text = f"CAST({name} AS VARCHAR)"
+        whole, cut = f"TRY_CAST({text} AS BIGINT)", f"TRY_CAST(floor({_finite(text)}) AS BIGINT)"
+        return f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+') THEN {whole} ELSE {cut} END"
+
     return Field(
         column, sql, _is_int64, "a time in whole numbers, such as seconds or milliseconds since 1970"
     )
@@ -52,28 +58,40 @@ def number_time(column: str) -> Field:
 
 def iso_time(column: str) -> Field:
     """A date or time such as `2022-04-10 08:59:09`, read as UTC, kept in milliseconds."""
-    sql = f"epoch_ms(TRY_CAST({quote(column)} AS TIMESTAMP))"
-    return Field(column, sql, is_iso, "a time such as 2022-04-10 08:59:09, as in the first row")
+    expected = "a time such as 2022-04-10 08:59:09, as in the first row"
+    return Field(column, lambda name: f"epoch_ms(TRY_CAST({name} AS TIMESTAMP))", is_iso, expected)
 
 
 def flag(column: str) -> Field:
     """1 or 0, true or false."""
-    name = f"lower(CAST({quote(column)} AS VARCHAR))"
     true, false = (", ".join(literal(text) for text in texts) for texts in (_TRUE, _FALSE))
-    sql = f"CASE WHEN {name} IN ({true}) THEN true WHEN {name} IN ({false}) THEN false END"
+
+    def sql(name: str) -> str:
+        text = f"lower(CAST({name} AS VARCHAR))"
+        return f"CASE WHEN {text} IN ({true}) THEN true WHEN {text} IN ({false}) THEN false END"
+
     return Field(column, sql, lambda text: text.lower() in _TRUE + _FALSE, "1 or 0")
 
 
 def at_least(column: str, least: float) -> Field:
     """Whether a rating is `least` or more."""
-    return Field(column, f"{_finite(f'CAST({quote(column)} AS VARCHAR)')} >= {least}", _is_number, "a number")
+
+    def sql(name: str) -> str:
+        return f"{_finite(f'CAST({name} AS VARCHAR)')} >= {least}"
+
+    return Field(column, sql, _is_number, "a number")
 
 
 def part(column: str) -> Field:
     """train, valid or test as 0, 1, 2."""
     cases = " ".join(f"WHEN {literal(name)} THEN {number}" for number, name in enumerate(PARTS))
-    sql = f"CASE lower(CAST({quote(column)} AS VARCHAR)) {cases} END"
-    return Field(column, sql, lambda text: text.lower() in PARTS, "train, valid or test")
+    expected = "train, valid or test"
+    return Field(
+        column,
+        lambda name: f"CASE lower(CAST({name} AS VARCHAR)) {cases} END",
+        lambda text: text.lower() in PARTS,
+        expected,
+    )
 
 
 def is_iso(text: str) -> bool:

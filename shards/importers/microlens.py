@@ -14,7 +14,7 @@ import duckdb
 
 from shards.errors import DataError
 from shards.importers.fields import identifier, literal, number_time
-from shards.importers.source import Log, Source, existing, open_text, scan_text, sniff
+from shards.importers.source import Log, Source, bounded, existing, open_text, scan_text, sniff
 
 HELP = "MicroLens: *_pairs.tsv or *_pairs.csv"
 
@@ -57,7 +57,7 @@ class Pairs:
         """See `Source.locate`."""
         for file in self.files:
             with open_text(file) as lines:
-                for number, line in enumerate(lines, 1):
+                for number, line in enumerate(bounded(lines, file), 1):
                     fields = line.rstrip("\r\n").split("\t")
                     if len(fields) != 2 or not fields[0]:
                         raise DataError(

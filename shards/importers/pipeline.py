@@ -81,7 +81,7 @@ def import_log(source: Source, options: Options) -> Index:
                 return _Import(store, options, Path(folder)).run()
         except duckdb.OutOfMemoryException:
             raise DataError(f"--memory: {options.memory} is not enough for this log; give more") from None
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             raise DataError(f"{folder}: {str(error).splitlines()[0]}") from None
 
 

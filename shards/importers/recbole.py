@@ -23,11 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def source(arguments: argparse.Namespace) -> Source:
     """The log that the arguments name."""
     files = existing(arguments.source)
-    typed = {name.partition(":")[0]: name for name in columns(files[0])}
-    untyped = [name for name in typed.values() if ":" not in name]
+    names = [column.name for column in columns(files[0])]
+    typed = {name.partition(":")[0]: name for name in names}
+    untyped = [name for name in names if ":" not in name]
     if untyped:
         raise DataError(
             f"{files[0]}:1: found the column {untyped[0]!r}, expected a typed header such as user_id:token"
+        )
+
+    if len(typed) < len(names):
+        plain = [name.partition(":")[0] for name in names]
+        twice = next(name for name in plain if plain.count(name) > 1)
+        raise DataError(
+            f"{files[0]}:1: the column {twice!r} is there {plain.count(twice)} times, expected once"
         )
 
     def column(name: str) -> str:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TextIO
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from shards.errors import DataError, nearest
 from shards.importers.fields import Field, literal, quote
 
+if TYPE_CHECKING:
+    from _csv import Reader as CsvRows
+
 DELIMITERS = ("\t", ",", ";", "|")
 ROLES = ("user", "item", "time", "part", "keep")
+LONGEST_LINE = 1 << 24
 
 
 class Source(Protocol):
@@ -53,30 +60,29 @@ class Log:
         self.timed, self.has_parts = "time" in fields, "part" in fields
         self.parquet = is_parquet(self.files[0])
         self.id_types: dict[str, str] = {}
-        first = columns(self.files[0])
-        for file in self.files:
-            names = columns(file)
-            for field in fields.values():
-                if field.column not in names:
-                    raise DataError(f"{file}: no column {field.column!r}; {nearest(field.column, names)}")
-            if list(names) != list(first):
+        self.columns = columns(self.files[0])
+        self.position = {
+            field.column: position(field.column, self.columns, self.files[0]) for field in fields.values()
+        }
+        for file in self.files[1:]:
+            if [column.name for column in columns(file)] != [column.name for column in self.columns]:
                 raise DataError(f"{file}: its columns differ from those of {self.files[0]}")
-        self.columns = list(first)
         if self.parquet:
             for role in ("user", "item"):
-                text = first[fields[role].column] in ("VARCHAR", "BLOB")
+                text = self.columns[self.position[fields[role].column]].kind in ("VARCHAR", "BLOB")
                 self.id_types[role] = "string" if text else "int64"
 
     def relation(self) -> str:
         """See `Source.relation`."""
         value = {"time": "CAST(0 AS BIGINT)", "part": "0", "keep": "true"}
-        value |= {role: field.sql for role, field in self.fields.items()}
+        value |= {role: field.sql(self._sql_name(field)) for role, field in self.fields.items()}
         return f"SELECT {', '.join(f'{value[role]} AS {quote(role)}' for role in ROLES)} FROM {self._scan()}"
 
     def locate(self, connection: duckdb.DuckDBPyConnection, reason: str) -> NoReturn:
         """See `Source.locate`."""
         if self.parquet:
-            self._locate_row(connection)
+            with suppress(duckdb.Error):  # of a damaged file: `reason` says what is wrong
+                self._locate_row(connection)
         else:
             self._locate_line()
         raise DataError(f"{self.files[0]}: {reason}")
@@ -85,21 +91,24 @@ class Log:
         files = "[" + ", ".join(literal(str(file)) for file in self.files) + "]"
         if self.parquet:
             return f"read_parquet({files}, file_row_number = true, filename = true)"
-        return scan_text(files, sniff(self.files[0]), self.columns, header=True)
+        names = [column.sql_name for column in self.columns]
+        return scan_text(files, sniff(self.files[0]), names, header=True)
+
+    def _sql_name(self, field: Field) -> str:
+        return quote(self.columns[self.position[field.column]].sql_name)
 
     def _locate_row(self, connection: duckdb.DuckDBPyConnection) -> None:
         for field in self.fields.values():
-            query = f"SELECT filename, file_row_number, {quote(field.column)} FROM {self._scan()}"
-            for row in connection.execute(f"{query} WHERE ({field.sql}) IS NULL LIMIT 1").fetchall():
+            name = self._sql_name(field)
+            query = f"SELECT filename, file_row_number, {name} FROM {self._scan()}"
+            for row in connection.execute(f"{query} WHERE ({field.sql(name)}) IS NULL LIMIT 1").fetchall():
                 location = f"{row[0]}: row {row[1] + 1}, column {field.column}"
                 raise DataError(f"{location}: found {row[2]!r:.60}, expected {field.expected}")
 
     def _locate_line(self) -> None:
         for file in self.files:
-            delimiter = sniff(file)
-            with open_text(file) as lines:
-                rows = csv.reader(lines, delimiter=delimiter)
-                next(rows)
+            with open_rows(file) as rows:
+                next(rows, None)
                 for row in rows:
                     if not row:
                         continue
@@ -107,7 +116,7 @@ class Log:
                     if len(row) != len(self.columns):
                         raise DataError(f"{location}: found {len(row)} fields, expected {len(self.columns)}")
                     for field in self.fields.values():
-                        text = row[self.columns.index(field.column)]
+                        text = row[self.position[field.column]]
                         if not field.valid(text):
                             column = f"{location}: column {field.column}"
                             raise DataError(f"{column}: found {text!r:.60}, expected {field.expected}")
@@ -116,36 +125,55 @@ class Log:
 def scan_text(files: str, delimiter: str, names: Sequence[str], header: bool) -> str:
     """DuckDB's reader of delimited text, every column as text, strict. `files` is a SQL list."""
     kinds = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
-    limits = f"strict_mode = true, max_line_size = {1 << 24}"
+    limits = f"strict_mode = true, max_line_size = {LONGEST_LINE}"
     return (
         f"read_csv({files}, delim = {literal(delimiter)}, header = {str(header).lower()}, "
         f"auto_detect = false, columns = {{{kinds}}}, quote = '\"', escape = '\"', {limits})"
     )
 
 
-def columns(file: Path) -> dict[str, str]:
-    """Column names of a Parquet or delimited file, with their types (of text: VARCHAR).
+class Column(NamedTuple):
+    """A column of a file: its name there, its type (of text: VARCHAR), and its name in SQL.
+
+    DuckDB does not tell names apart that differ only in case, and has no empty ones.
+    """
+
+    name: str
+    kind: str
+    sql_name: str
+
+
+def columns(file: Path) -> list[Column]:
+    """The columns of a Parquet or delimited file.
 
     Raises:
         DataError: the file has none.
     """
     if is_parquet(file):
         try:
-            query = f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})"
-            rows = duckdb.execute(query).fetchall()
-        except duckdb.Error as error:
+            names = pq.read_schema(file).names
+            rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})").fetchall()
+            return [Column(name, row[1], row[0]) for name, row in zip(names, rows, strict=True)]
+        except (duckdb.Error, pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{file}: not readable as Parquet: {error}") from None
-        return {row[0]: row[1] for row in rows}
-    delimiter = sniff(file)
-    with open_text(file) as lines:
-        return {name: "VARCHAR" for name in next(csv.reader(lines, delimiter=delimiter))}
+    with open_rows(file) as lines:
+        return [Column(name, "VARCHAR", f"column{at}") for at, name in enumerate(next(lines, []))]
+
+
+def position(name: str, columns: Sequence[Column], file: Path) -> int:
+    """Which of a file's columns has the name. DataError unless it is one."""
+    names = [column.name for column in columns]
+    if name not in names:
+        raise DataError(f"{file}: no column {name!r}; {nearest(name, names)}")
+    if names.count(name) > 1:
+        raise DataError(f"{file}: the column {name!r} is there {names.count(name)} times, expected once")
+    return names.index(name)
 
 
 def first_row(file: Path) -> dict[str, str]:
     """The first event of a delimited file by column name; empty where there is none."""
-    with open_text(file) as lines:
-        rows = csv.reader(lines, delimiter=sniff(file))
-        return dict(zip(next(rows), next(rows, []), strict=False))
+    with open_rows(file) as rows:
+        return dict(zip(next(rows, []), next(rows, []), strict=False))
 
 
 def sniff(file: Path) -> str:
@@ -157,7 +185,7 @@ def sniff(file: Path) -> str:
 def first_line(file: Path) -> str:
     """The first line without its end. DataError where the file is missing, empty or not text."""
     with open_text(file) as lines:
-        line = next(lines, "").rstrip("\r\n")
+        line = next(bounded(lines, file), "").rstrip("\r\n")
     if not line:
         raise DataError(f"{file}: empty, expected a log")
     return line
@@ -192,5 +220,28 @@ def open_text(file: Path) -> Iterator[TextIO]:
     with lines:
         try:
             yield lines
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{file}: broken gzip: {error}") from None
+
+
+@contextmanager
+def open_rows(file: Path) -> Iterator[CsvRows]:
+    """The rows of a delimited file; what is not one is a DataError that names its line."""
+    csv.field_size_limit(LONGEST_LINE)
+    delimiter = sniff(file)
+    with open_text(file) as lines:
+        rows = csv.reader(bounded(lines, file), delimiter=delimiter)
+        try:
+            yield rows
+        except csv.Error as error:
+            raise DataError(f"{file}:{rows.line_num}: not readable as delimited text: {error}") from None
+
+
+def bounded(lines: TextIO, file: Path) -> Iterator[str]:
+    """The lines of a text file. DataError at one that is too long, before it is read whole."""
+    number = 1
+    while line := lines.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{file}:{number}: found a line of more than {LONGEST_LINE} characters")
+        yield line
+        number += 1

@@ -42,7 +42,7 @@ class Store:
     """
 
     def __init__(self, source: Source, memory: str, folder: Path, bar: tqdm[Any]):
-        self.source, self.bar = source, bar
+        self.source, self.folder, self.bar = source, folder, bar
         self.sizes: dict[str, int] = {}
         self.types: dict[str, str] = {}
         self.drops: dict[str, int] = {}
@@ -99,8 +99,13 @@ class Store:
         """The first row of a statement; a fault that DuckDB meets in the source is located there."""
         try:  # fetch all: an unfinished result would block the next statement
             rows = self.connection.execute(sql).fetchall()
-        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            self.source.locate(self.connection, str(error).splitlines()[0])
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            if str(self.folder) in reason or "No space left" in reason:  # of the scratch, not of the source
+                raise DataError(f"{self.folder}: {reason}") from None
+            self.source.locate(self.connection, reason)
         return tuple(rows[0]) if rows else ()
 
     def _read(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from shards.errors import DataError, nearest
 from shards.importers.fields import Field, at_least, identifier, is_iso, iso_time, number_time, part
-from shards.importers.source import Log, Source, columns, existing, first_row, is_parquet
+from shards.importers.source import Log, Source, columns, existing, first_row, is_parquet, position
 
 HELP = "Parquet or CSV tables"
 ROLES = ("user", "item", "time", "split", "rating")
@@ -75,7 +75,8 @@ def parse_columns(text: str) -> dict[str, str]:
 def time_field(file: Path, column: str) -> Field:
     """Numbers, or dates where the first event (of Parquet: the type) has one."""
     if is_parquet(file):
-        dated = columns(file).get(column, "").startswith(("TIMESTAMP", "DATE"))
+        there = columns(file)
+        dated = there[position(column, there, file)].kind.startswith(("TIMESTAMP", "DATE"))
     else:
         dated = is_iso(first_row(file).get(column, ""))
     return iso_time(column) if dated else number_time(column)

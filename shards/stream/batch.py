@@ -92,8 +92,9 @@ class _Rows:
     """
 
     def __init__(self, samples: Samples, rows: np.ndarray):
-        self.samples, self.real = samples, rows != FILLER
-        self.pick = np.where(self.real, rows, 0)
+        self.samples = samples
+        self.pick = np.where(rows != FILLER, rows, 0)
+        self.real = (rows != FILLER) & (samples.user[self.pick] != FILLER)
         start = samples.start[self.pick]
         length = np.where(self.real, samples.stop[self.pick] - 1 - start, 0)
         width = max(1, int(length.max(initial=0)))

@@ -8,11 +8,11 @@ import numpy as np
 
 from shards.errors import DataError
 from shards.format.index import Index
-from shards.format.reader import read_sequence_shard
 from shards.format.splits import evaluated
+from shards.stream.bad_shards import ShardReader
 from shards.stream.batch import Batch, pack_evaluation, page_locked
 from shards.stream.feature_table import FeatureTable
-from shards.stream.plan import check_rank, deal, pick
+from shards.stream.plan import FILLER, check_rank, deal, pick
 from shards.stream.prefetch import prefetch
 from shards.stream.samples import SampleCache, Samples
 
@@ -27,7 +27,8 @@ class EvalStream:
     of all ranks.
     pin_memory: batches come in page-locked memory.
     batch_size: rows of a rank's batch; all ranks have equally many batches, filled up with rows of weight 0.
-    users: number of users evaluated.
+    max_bad_shards: shards that may be unreadable: their users are left out.
+    users: number of users evaluated, where all can be read.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class EvalStream:
         max_length: int,
         table: FeatureTable | None = None,
         pin_memory: bool = False,
+        max_bad_shards: int = 0,
     ):
         if split not in ("valid", "test"):
             raise ValueError(f"split: found {split!r}, expected 'valid' or 'test'")
@@ -52,6 +54,7 @@ class EvalStream:
         self.max_length = max_length
         self.users = index.counts.valid_users if split == "valid" else index.counts.test_users
         self.pin_memory = pin_memory
+        self._shards = ShardReader(index, max_bad_shards)
         self._cache = SampleCache(self._read)
 
     def __len__(self) -> int:
@@ -62,6 +65,15 @@ class EvalStream:
         return prefetch(map(page_locked, batches) if self.pin_memory else batches)
 
     def _batches(self) -> Iterator[Batch]:
+        left = len(self)
+        for batch in self._read_batches():
+            left -= 1
+            yield self.table.join(batch) if self.table is not None else batch
+        for _ in range(left):  # users could not be read; other ranks may have read them
+            batch = pack_evaluation(Samples.missing(1), np.full(self.batch_size, FILLER))
+            yield self.table.join(batch) if self.table is not None else batch
+
+    def _read_batches(self) -> Iterator[Batch]:
         for samples in self._spans():
             longest_first = np.argsort(-samples.length, kind="stable")
             share = deal(
@@ -72,8 +84,7 @@ class EvalStream:
                 accumulation=-(-len(samples) // (self.batch_size * self.world_size)),
             )
             for rows in share:
-                batch = pack_evaluation(samples, pick(longest_first, rows))
-                yield self.table.join(batch) if self.table is not None else batch
+                yield pack_evaluation(samples, pick(longest_first, rows))
 
     def _spans(self) -> Iterator[Samples]:
         if not self.users:
@@ -87,14 +98,16 @@ class EvalStream:
                 joined = Samples.concatenate(pending)
                 yield joined.take(slice(size))
                 pending = [joined.take(slice(size, None))]
-        if users != self.users:
+        if users != self.users and not self._shards.bad:
             difference = f"found {users} users with a target, expected {self.users} by the index"
             raise DataError(f"{self.index.path}: split {self.split}: {difference}")
         if any(map(len, pending)):
             yield Samples.concatenate(pending)
 
     def _read(self, shard: int) -> Samples:
-        block = read_sequence_shard(self.index, self.index.sequence_shards[shard])
+        block = self._shards.read(shard)
+        if block is None:
+            return Samples.missing(0)
         chosen = np.flatnonzero(evaluated(block.length, block.boundary)[self.split == "test"])
         stop = (block.boundary[:, 1] if self.split == "valid" else block.length)[chosen].astype(np.int64)
         start = np.maximum(stop - 1 - self.max_length, 0)

@@ -1,35 +1,21 @@
 """The feature table: the frame features of all videos, once on each host, joined to batches by index.
 
-One `.npy` that all processes of the host map into memory (so they share its pages), filled from the feature
-shards by the first process that needs it. It lives in a cache folder of its own, keyed by the data set's
-fingerprint.
+One `.npy` that all processes of the host map into memory (so they share its pages). Who fills it, and how it
+is known to be whole, is in `feature_cache.py`.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 
-from shards.cache import cache_root, reserve, touch
-from shards.errors import DataError
-from shards.format.index import Features, Index
-from shards.format.partial import PartialPath
-from shards.format.reader import read_feature_shard
-from shards.remote import is_remote
+from shards.format.index import Index
 from shards.stream.batch import Batch
 from shards.stream.buckets import rounded_up
-
-FEATURES_FILE = "features.npy"
-FRAMES_FILE = "frames.npy"
+from shards.stream.feature_cache import FEATURES_FILE, FRAMES_FILE, FeatureCache
 
 
 class FeatureTable:
@@ -53,30 +39,20 @@ class FeatureTable:
         return FeatureTable, (self.folder,)
 
     @staticmethod
-    def open(index: Index, cache_dir: str | Path | None = None) -> FeatureTable | None:
+    def open(
+        index: Index, cache_dir: str | Path | None = None, *, verify: bool = True, session: str = ""
+    ) -> FeatureTable | None:
         """The host's table for this data set, filled first where there is none yet; None without features.
+
+        verify: compare the table with its digests; one that is damaged is filled again.
+        session: processes of a host that give the same name verify once between them.
 
         Raises:
             DataError: a fault in the features (shard and video named), or a cache that cannot hold them.
         """
-        features = index.features
-        if features is None:
+        if index.features is None:
             return None
-        shape = (index.videos + 1, features.frames, features.width)  # row 0 is padding
-        folder = cache_root(cache_dir) / "features" / re.sub(r"[^0-9A-Za-z]+", "-", index.fingerprint)
-        if not folder.is_dir():
-            size = int(np.prod(shape, dtype=np.int64)) * np.dtype(features.dtype).itemsize
-            try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                with _acquire(FileLock(f"{folder}.lock"), folder):
-                    if not folder.is_dir():  # else another process has filled it while this one waited
-                        reserve(cache_root(cache_dir), folder, size)
-                        _log(f"filling the feature table of {index.name}: {size / 1e6:.0f} MB in {folder}")
-                        _fill(index, PartialPath(folder), shape, features)
-            except OSError as error:
-                raise DataError(f"{folder}: the feature table cannot be written: {error}") from None
-        touch(folder)
-        return _load(folder, shape, features)
+        return FeatureTable(FeatureCache(index, index.features, cache_dir).folder(verify, session))
 
     def to(self, device: torch.device | str) -> FeatureTable:
         """This table with its features held in the memory of `device`, where `gather` then works."""
@@ -116,64 +92,3 @@ class FeatureTable:
         gathered: Batch = {**batch, "features": features, "frames": frames}
         del gathered["video"]
         return gathered
-
-
-def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:
-    """Acquire `lock` until the returned context ends; log once that another process holds it."""
-    try:
-        return lock.acquire(timeout=0.2)
-    except Timeout:
-        _log(f"waiting for another process to fill {folder}")
-        return lock.acquire()
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _fill(index: Index, partial: PartialPath, shape: tuple[int, int, int], features: Features) -> None:
-    """Write the table, and move it to its folder when it is complete. Called under the lock."""
-    partial.discard_all()
-    paths = [index.local(shard) for shard in index.feature_shards]
-    with partial:
-        partial.make_folder()
-        table = np.lib.format.open_memmap(
-            partial.path / FEATURES_FILE, mode="w+", dtype=np.dtype(features.dtype), shape=shape
-        )
-        _allocate(partial.path / FEATURES_FILE)
-        frames = np.zeros(shape[0], dtype=np.int64)
-        for shard in index.feature_shards:
-            for item, video, count in read_feature_shard(index, shard):
-                table[item], frames[item] = video, count
-        table.flush()
-        np.save(partial.path / FRAMES_FILE, frames)
-        partial.commit()
-    if is_remote(index.path):  # the copies were fetched for the table alone
-        for path in paths:
-            path.unlink(missing_ok=True)
-
-
-def _allocate(path: Path) -> None:
-    """Take the file's space now: a full disk is then an OSError here, not a SIGBUS at a write to the map."""
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with open(path, "r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                    raise
-
-
-def _load(folder: Path, shape: tuple[int, int, int], features: Features) -> FeatureTable:
-    advice = "remove this folder, it is filled again"
-    try:
-        table = FeatureTable(folder)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: damaged ({error}); {advice}") from None
-    stored = (table.features.shape, table.features.dtype.name, table.frames.shape)
-    if stored != (shape, features.dtype, shape[:1]):
-        raise DataError(
-            f"{folder}: found features {stored[0]} {stored[1]} and frames {stored[2]}, "
-            f"expected {shape} {features.dtype}; {advice}"
-        )
-    return table

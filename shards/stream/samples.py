@@ -13,7 +13,7 @@ import numpy as np
 
 from shards.errors import DataError
 from shards.format.index import Index
-from shards.stream.plan import window_count
+from shards.stream.plan import FILLER, window_count
 
 
 def shard_samples(index: Index, max_length: int, stride: int) -> list[int]:
@@ -47,7 +47,7 @@ class Samples:
     """
 
     item: np.ndarray  # int32 [E], the sequences one after the other, each whole
-    user: np.ndarray  # int64 [n], the user's row in the index
+    user: np.ndarray  # int64 [n], the user's row in the index; FILLER where it could not be read
     begin: np.ndarray  # int64 [n], where in `item` the user's sequence begins
     start: np.ndarray  # int64 [n]
     stop: np.ndarray  # int64 [n]
@@ -66,6 +66,12 @@ class Samples:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+    @staticmethod
+    def missing(count: int) -> Samples:
+        """Samples that could not be read: they have no user and no inputs, and become fillers in a batch."""
+        zeros = np.zeros(count, np.int64)
+        return Samples(np.zeros(1, np.int32), zeros + FILLER, zeros, zeros, zeros + 1, zeros + 1)
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """The given samples, over the same items."""

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shards.errors import DataError
 from shards.format.index import Index
-from shards.format.reader import read_sequence_shard
+from shards.stream.bad_shards import ShardReader
 from shards.stream.batch import Batch, pack_training, page_locked
 from shards.stream.buckets import round_up_positions
 from shards.stream.feature_table import FeatureTable
@@ -41,6 +41,7 @@ class TrainStream:
     pin_memory: batches come in page-locked memory.
     workers: processes that prepare batches; 0 = a thread. They change neither content nor order.
     few_sizes: sizes that depend on the data are rounded up to few, for compiled code.
+    max_bad_shards: shards that may be unreadable: their samples become rows of weight 0.
 
     Raises:
         ValueError: the sizes do not fit together. DataError: there is nothing to train on.
@@ -62,6 +63,7 @@ class TrainStream:
         workers: int = 0,
         pin_memory: bool = False,
         few_sizes: bool = False,
+        max_bad_shards: int = 0,
     ):
         self.accumulation = resolve_accumulation(batch_size, micro_batch_size, world_size)
         check_rank(rank, world_size)
@@ -75,6 +77,7 @@ class TrainStream:
         self.seed, self.shuffle_window = seed, shuffle_window
         self.samples_per_epoch = training_samples(index, self.max_length, self.stride)
         self._shard_samples = shard_samples(index, self.max_length, self.stride)
+        self._shards = ShardReader(index, max_bad_shards)
         self._cache = SampleCache(self._read)
         self.steps_per_epoch = self.plan(0).steps
 
@@ -114,10 +117,13 @@ class TrainStream:
                 raise item
             yield item
 
+    def samples_until(self, epoch: int, step: int) -> int:
+        """Samples of all epochs before `epoch` and of its first `step` global batches."""
+        return epoch * self.samples_per_epoch + min(step * self.batch_size, self.samples_per_epoch)
+
     def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
         """The position after `step` global steps of `epoch`, in samples, and what it is valid for."""
-        samples = min(step * self.batch_size, self.samples_per_epoch)
-        return {"epoch": epoch, "samples": samples, **self._identity()}
+        return {"epoch": epoch, "samples": self.samples_until(0, step), **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> tuple[int, int]:
         """(epoch, step) to go on from. DataError where the state belongs to other data or another order."""
@@ -143,7 +149,9 @@ class TrainStream:
 
     def _read(self, shard: int) -> Samples:
         entry, expected = self.index.sequence_shards[shard], self._shard_samples[shard]
-        block = read_sequence_shard(self.index, entry)
+        block = self._shards.read(shard)
+        if block is None:
+            return Samples.missing(expected)
         row, start, stop, first_target = cut_windows(block.boundary[:, 0], self.max_length, self.stride)
         if len(row) != expected:
             raise DataError(

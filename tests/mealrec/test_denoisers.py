@@ -71,13 +71,13 @@ def test_the_content_denoiser_beats_the_linear_estimate(trained):
     model, batch = trained
     tcd, noise = model.tcd, Noise.of_batch(batch, FRAMES, "auto")
     encoded = model.encode(batch, *model.rows(batch["item"]), noise)
-    x0, mask, g, c = tcd.inputs(encoded.histories)
+    x0, row, mask, g, c = tcd.inputs(encoded.histories)
     counters = noise.at_positions(encoded.index_N).counters(FRAMES)
-    t = torch.full((len(x0),), tcd.config.steps - 1)
+    t = torch.full((len(g),), tcd.config.steps - 1)
     schedule = tcd.diffusion.schedule
     steps = t.repeat_interleave(FRAMES)
-    x_t = q_sample(x0.flatten(0, 1), steps, schedule, counters, RandomStream.TCD_NOISE)
-    error = (tcd.denoiser(x_t.view_as(x0), t, g, c, mask) - x0).square().mean()
+    x_t = q_sample(x0, steps, schedule, counters, RandomStream.TCD_NOISE, row_R=row)
+    error = (tcd.denoiser(x_t.view_as(g), t, g, c, mask) - x0[row].view_as(g)).square().mean()
     # At unit variance sqrt(abar) x_t reaches 1 - abar.
     assert float(error) < 0.8 * (1 - alphas_bar(schedule)[-1])
 

@@ -5,7 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shards import DataSetWriter, Features, Index
+from shards import DataSetWriter, Features, Index, retry
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(retry, "SECONDS", 0.01)
 
 
 @pytest.fixture

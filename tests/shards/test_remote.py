@@ -11,7 +11,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from shards import DataError, Features, Index, remote
+from shards import DataError, Features, Index, transfer
+from shards.address import address_of
 from shards.format import files
 from shards.stream.evaluation import EvalStream
 from shards.stream.feature_table import FeatureTable
@@ -28,9 +29,13 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     requests: list[str]
     failures: int
+    stalls: threading.Event | None = None
 
     def do_GET(self):
         self.requests.append(self.path)
+        if self.stalls:
+            self.stalls.wait()
+            return
         if type(self).failures:
             type(self).failures -= 1
             self.send_error(503)
@@ -44,7 +49,6 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MEALREC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.01)
     return tmp_path / "cache"
 
 
@@ -70,7 +74,7 @@ def _items(index, workers=0, table=None):
 
 def _assert_same_data(local: Index, url: str):
     index = Index.load(url)
-    assert index.path == url and index.fingerprint == local.fingerprint
+    assert index.address == url and index.fingerprint == local.fingerprint
     assert _items(index) == _items(local)
     here, there = FeatureTable.open(local), FeatureTable.open(index)
     assert np.array_equal(here.features, there.features)
@@ -108,8 +112,8 @@ def test_pipe(make_data_set, command):
 
 
 def test_names_of_files_are_quoted_for_the_shell():
-    assert remote.address_of("pipe:cat /set", "a b;rm c.tar") == "pipe:cat /set/'a b;rm c.tar'"
-    assert remote.address_of("pipe:get {} -", "$x.tar") == "pipe:get '$x.tar' -"
+    assert address_of("pipe:cat /set", "a b;rm c.tar") == "pipe:cat /set/'a b;rm c.tar'"
+    assert address_of("pipe:get {} -", "$x.tar") == "pipe:get '$x.tar' -"
 
 
 def test_each_shard_is_fetched_once(make_data_set, served):
@@ -226,4 +230,68 @@ def test_what_is_missing_at_the_source(make_data_set, served):
     index = Index.load(f"{served[0]}/data")
     (Path(local.path) / index.sequence_shards[0].file).unlink()
     with pytest.raises(DataError, match="sequences-000000.tar: no such file"):
+        _items(index)
+
+
+def test_a_query_goes_behind_the_file(make_data_set, served):
+    local, _ = make_data_set()
+    url, handler = served
+    assert Index.load(f"{url}/data?token=abc123").fingerprint == local.fingerprint
+    assert handler.requests == ["/data/index.json?token=abc123"]
+
+
+@pytest.mark.parametrize("file", ["index.json", "sequences/sequences-000000.tar"])
+@pytest.mark.parametrize("fault", ["missing", "busy", "damaged"])
+def test_credentials_stay_out_of_messages(make_data_set, served, monkeypatch, file, fault):
+    local, _ = make_data_set()
+    url, handler = served
+    address = url.replace("//", "//someone:pass%2Fword@") + "/data?token=secret%2Btoken&x=1"
+    index = Index.load(address)
+    assert not any(secret in repr(index) for secret in ("someone", "word", "secret"))
+    path = Path(local.path) / file
+    if fault == "missing":
+        path.unlink()
+    elif fault == "busy":
+        handler.failures = 100
+    else:
+        path.write_bytes(b"?")
+    with pytest.raises(DataError) as caught:
+        _items(Index.load(address) if file == "index.json" else index)
+    message = str(caught.value)
+    assert f"/data/{file[:9]}" in message and "***" in message
+    assert not any(secret in message for secret in ("someone", "pass", "word", "secret", "token=s"))
+
+
+def test_credentials_of_commands_stay_out_of_messages():
+    for address in ("pipe:KEY=verysecret fetch {}", "pipe:false --key verysecret", "pipe:cat /verysecret"):
+        with pytest.raises(DataError) as caught:
+            Index.load(address)
+        assert "verysecret" not in str(caught.value) and "pipe:" in str(caught.value)
+
+
+def test_a_store_that_stalls(make_data_set, served, monkeypatch):
+    local, _ = make_data_set()
+    url, handler = served
+    index, handler.stalls = Index.load(f"{url}/data"), threading.Event()
+    monkeypatch.setattr(transfer, "STALLED_AFTER", 0.2)
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.05)
+    with pytest.raises(DataError, match=r"\.tar: .*nothing has arrived for 0\.2 seconds \(3 attempts\)"):
+        _items(index)
+    handler.stalls.set()
+
+
+def test_a_command_that_stalls_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "STALLED_AFTER", 0.2)
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.05)
+    pids = tmp_path / "pids"
+    with pytest.raises(DataError, match="nothing has arrived for 0.2 seconds"):
+        Index.load(f"pipe:echo $$ >> {pids}; sleep 60 #")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split())
+
+
+def test_a_source_that_sends_without_end(make_data_set, monkeypatch):
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.05)
+    local, _ = make_data_set()
+    index = Index.load(f"pipe:f={{}}; case $f in *.json) cat {local.path}/$f;; *) cat /dev/zero;; esac")
+    with pytest.raises(DataError, match="found more than the [0-9]+ bytes that are expected"):
         _items(index)

@@ -37,9 +37,9 @@ def test_the_equation_holds_for_everything_that_resolves() -> None:
 
 
 def test_automatic_micro_batch_is_the_largest_that_fits() -> None:
-    assert resolve(512, 0, 2) == Batching(512, 64, 4, 2)
+    assert resolve(512, 0, 2) == Batching(512, LEAST_ON_A_CPU, 2, 2)
     assert resolve(512, 0, 1, on_gpu=True) == Batching(512, LEAST_ON_A_GPU, 2, 1)
-    assert resolve(128, 0, 2) == Batching(128, LEAST_ON_A_CPU, 2, 2)
+    assert resolve(128, 0, 2) == Batching(128, 64, 1, 2)
     assert resolve(128, 0, 2, on_gpu=True) == Batching(128, 64, 1, 2)
     assert resolve(512, 0, 8) == Batching(512, 64, 1, 8)
     assert resolve(16384, 0, 2) == Batching(16384, LARGEST_AUTOMATIC_MICRO_BATCH, 8, 2)

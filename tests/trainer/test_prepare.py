@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import pytest
 
 from shards import DataError, DataSetWriter
 from trainer import files, options, run_directory
+from trainer.command_line import encode
 from trainer.config import RunConfig
+from trainer.distributed import World
 from trainer.errors import UserError
 from trainer.prepare import PreparedRun, join
 from trainer.prepare import prepare as prepare_run
+from trainer.rank import provenance
 
 MakeData = Callable[..., Path]
 
@@ -87,6 +91,18 @@ def test_resume_refuses_another_run(
     prepare("--run", tmp_path / "run", "--resume").lock.release()  # the refused start holds no lock
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": "sha256:0'])
+def test_a_damaged_record_of_the_environment_is_set_aside(
+    content: str, tmp_path: Path, make_data: MakeData, capsys
+) -> None:
+    begin(tmp_path / "run", make_data())
+    file = tmp_path / "run" / run_directory.ENVIRONMENT
+    file.write_text(content)
+    prepare("--run", tmp_path / "run", "--resume").lock.release()
+    assert capsys.readouterr().err == f"warning: {file} is damaged; kept as damaged-{file.name}\n"
+    assert file.with_name(f"damaged-{file.name}").read_text() == content and not file.exists()
+
+
 def test_resume_refuses_other_data_and_takes_the_same_elsewhere(tmp_path: Path, make_data: MakeData) -> None:
     begin(tmp_path / "run", make_data())
     with pytest.raises(UserError, match="was made on .*/seed-0 .*: .*/seed-1 has other content"):
@@ -149,3 +165,42 @@ def test_ranks_of_an_operator_join_its_run(tmp_path: Path, make_data: MakeData, 
     assert config.model.dim == 32 and config.run.dir == str(tmp_path / "run")
     assert lock.path.name == run_directory.RANK_LOCK
     prepared.lock.release()
+
+
+def test_credentials_are_kept_out_of_the_files_for_people(
+    tmp_path: Path, make_data: MakeData, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("MEALREC_CACHE", str(tmp_path / "cache"))
+    run, data = tmp_path / "run", f"pipe:cat {make_data()}/{{}} #password"
+    prepared = prepare("--run", run, "--data", data)
+    prepared.lock.release()
+    config = (run / run_directory.CONFIG).read_text()
+    assert "password" not in config and "***" in config
+    kept = run / run_directory.ADDRESS
+    assert kept.read_text() == data and kept.stat().st_mode & 0o777 == 0o600
+    assert options.load_run(run).data.path == data  # what the ranks read
+    print(options.dump(prepared.config))
+    assert "password" not in capsys.readouterr().out
+    other = prepare("--run", tmp_path / "other", "--data", make_data())
+    other.lock.release()
+    assert not (tmp_path / "other" / run_directory.ADDRESS).exists()
+
+
+def test_a_resumed_run_knows_the_credentials(tmp_path: Path) -> None:
+    data = "https://host/set?token=password"
+    (tmp_path / "run").mkdir()
+    config = RunConfig()
+    config.data.path = data
+    options.save_run(tmp_path / "run", config)
+    assert options.parse(["--run", str(tmp_path / "run"), "--resume"]).data.path == data
+    given = ["--run", str(tmp_path / "run"), "--resume", "--data", "https://host/set?token=new"]
+    assert options.parse(given).data.path == "https://host/set?token=new"
+
+
+def test_credentials_are_kept_out_of_the_environment_file(monkeypatch) -> None:
+    secret = "https://host/set?token=password"
+    words = ["--run", "runs/a", "--data", secret, f"--data={secret}"]
+    monkeypatch.setattr(sys, "argv", ["launch.py", encode(words), "--local_rank=0"])
+    about = provenance.describe(World(), seed=0, fingerprint="f", data=secret)
+    assert about["data"] == "https://host/set?token=***"
+    assert about["command"] == ["launch.py", *words[:3], about["data"], f"--data={about['data']}"]

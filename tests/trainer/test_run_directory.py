@@ -109,8 +109,32 @@ def test_new_names_do_not_meet(tmp_path: Path) -> None:
     assert len(names) == 3
 
 
-def test_a_mistake_is_noted_and_taken_once(tmp_path: Path) -> None:
-    assert run_directory.take_mistake(tmp_path) is None
-    run_directory.note_mistake(tmp_path, "shard 3 is truncated")
-    assert run_directory.take_mistake(tmp_path) == "shard 3 is truncated"
-    assert run_directory.take_mistake(tmp_path) is None
+@pytest.mark.parametrize("room", [False, True])
+def test_an_ending_is_noted_and_taken_once(room: bool, tmp_path: Path, monkeypatch) -> None:  # noqa: ANN001
+    """In the operator's room for notes where this host has it; the run directory may be full."""
+    run, notes = tmp_path / "run", tmp_path / "notes"
+    (notes if room else run).mkdir()
+    monkeypatch.setenv(run_directory.NOTES_VARIABLE, str(notes))
+    assert run_directory.take_ending(run, notes) is None and not run_directory.ending_is_noted(run)
+    ending = run_directory.Ending("shard 3 is truncated", 2)
+    assert run_directory.note_ending(run, ending) and run_directory.ending_is_noted(run)
+    assert run_directory.take_ending(run, notes) == ending
+    assert run_directory.take_ending(run, notes) is None
+
+
+def test_a_request_to_save_is_forgotten_at_the_next_start(tmp_path: Path) -> None:
+    run_directory.ask_to_save(tmp_path)
+    assert run_directory.save_is_asked(tmp_path)
+    run_directory.forget_save_request(tmp_path)
+    assert not run_directory.save_is_asked(tmp_path)
+
+
+def test_a_start_removes_what_killed_processes_have_left(tmp_path: Path) -> None:
+    run_directory.claim(tmp_path / "run", resume=False).release()
+    (tmp_path / "run" / run_directory.CONFIG).touch()
+    (tmp_path / "run" / run_directory.CHECKPOINTS).mkdir()
+    left = [tmp_path / "run" / ".curves.png.partial-7", tmp_path / "run/checkpoints/.best.partial-12"]
+    for path in left:
+        path.touch()
+    run_directory.claim(tmp_path / "run", resume=True).release()
+    assert not any(path.exists() for path in left)

@@ -78,7 +78,17 @@ def test_mistakes_are_named(tmp_path, change, match):
     assert str(caught.value).startswith(f"{file}: ") and match in str(caught.value)
 
 
-@pytest.mark.parametrize("ends", [[1, 0], [0, 1, 2], 3, ["a", "b"]])
+@pytest.mark.parametrize(
+    "ends", [[1, 0], [0, 1, 2], 3, ["a", "b"], [1, float("inf")], [1, 10**400], [True, 2]]
+)
 def test_ranges_have_two_ends(ends):
     with pytest.raises(UserError, match=r"expected \[low, high\] with 0 < low < high"):
         parse_space({"search": "random", "space": {"train.lr": {"loguniform": ends}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"), [("train.lr", [-1.7e308, 1.7e308]), ("model.tcd.steps", [1, 10**20])]
+)
+def test_ranges_that_no_number_can_measure(name, ends):
+    with pytest.raises(UserError, match=f"{name}: uniform is .*, expected numbers up to"):
+        parse_space({"search": "random", "space": {name: {"uniform": ends}}})

@@ -1,11 +1,13 @@
 """Real sweeps on their own Ray, in a network namespace with loopback alone where that is allowed."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
 import time
 
+import psutil
 import pytest
 import yaml
 
@@ -33,6 +35,16 @@ def start(folder, space, data, cache, *more):
     return commands.start(arguments, folder, cache)
 
 
+def started_with(cache):
+    """What a sweep with this cache has started: Ray's processes inherit its environment."""
+    found = []
+    for process in psutil.process_iter(["pid", "name", "status"]):
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("MEALREC_CACHE") == str(cache) and process.info["status"] != "zombie":
+                found.append(process.info)
+    return found
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("sweep")
@@ -49,6 +61,10 @@ def swept(folder, make_data):
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    deadline = time.monotonic() + 20
+    while left := started_with(cache):
+        assert time.monotonic() < deadline, f"of the killed sweep there are left: {left}"
+        time.sleep(0.2)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/results.json")}
     assert 0 < len(before) < 3
     output = wait(start(folder, {**SPACE, "max_concurrent": 2}, data, cache, "--resume"))

@@ -11,7 +11,7 @@ import torch
 
 from mealrec import MealRec, metrics
 from shards import Batch, EvalStream
-from trainer import distributed
+from trainer import activity, distributed
 from trainer.config import EvalConfig
 from trainer.errors import DONE, UserError
 from trainer.evaluation.run import open_inputs, open_run, single_world
@@ -55,6 +55,7 @@ def evaluate(
                     sampler_steps=sampler_steps,
                 )
                 add(sums, metrics.metric_sums(greater, equal, placed["weight"]))
+                activity.note()
     finally:
         model.train(training)
     return finish(sums)
@@ -99,6 +100,7 @@ def evaluate_popularity(
             greater.index_add_(0, seen[0], -(count > own[seen[0]]).long())
             equal.index_add_(0, seen[0], -(count == own[seen[0]]).long())
         add(sums, metrics.metric_sums(greater, equal.clamp_min(0), batch["weight"]))
+        activity.note()
     return finish({name: value.to(device) for name, value in sums.items()})
 
 
@@ -144,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
     inputs = open_inputs(config, best, single_world())
     stream = inputs.eval_stream(arguments.split, settings)
     if not stream.users:
-        raise UserError(f"{config.data.path}: no users to evaluate in the {arguments.split} split")
+        raise UserError(f"{inputs.index.path}: no users to evaluate in the {arguments.split} split")
     result = evaluate(best.model(inputs), stream, inputs, settings, steps)
     about = {
         "split": arguments.split,

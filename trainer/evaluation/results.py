@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shards import Index
-from trainer import distributed, files
+from trainer import activity, distributed, files
 from trainer.config import RunConfig
 from trainer.evaluation import weights
 from trainer.evaluation.evaluate import Metrics, evaluate, evaluate_popularity
@@ -32,6 +32,7 @@ def evaluate_best(config: RunConfig, inputs: Inputs) -> FinalResults:
     plain model, exactly as `python -m trainer evaluate` uses them; rank 0 reads them for all.
     """
     world, settings = inputs.world, config.eval
+    activity.expect_slow_work()
     state = weights.load(str(config.run.dir)).state if world.is_main else {}
     model = inputs.build_model()
     weights.load_into(model, distributed.broadcast_tensors(state, world.device))

@@ -17,13 +17,15 @@ def open_run(run: str, data: str | None) -> tuple[RunConfig, weights.Weights]:
     """Return a run's configuration, with another data set where `data` names one, and its best weights.
 
     Raises:
-        UserError: no run there, or no checkpoint yet.
+        UserError: no run there, no checkpoint yet, or a command as the data set of its configuration.
     """
     best = weights.load(run)
-    config = options.load(Path(run) / run_directory.CONFIG)
+    config = options.load_run(Path(run))
     config.run.dir = run
     if data:
         config.data.path = data
+    else:
+        options.refuse_command(config.data.path, Path(run) / run_directory.CONFIG)
     return config, best
 
 
@@ -34,12 +36,13 @@ def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.Wor
         UserError, DataError: it is not, or cannot be read.
     """
     inputs = Inputs(config.data, best.model_config, world, config.seed)
-    same = inputs.index.fingerprint == best.facts.fingerprint
-    if not same and [*inputs.index.item_ids()] != weights.original_ids(str(config.run.dir)).tolist():
-        raise UserError(
-            f"{config.data.path} has other videos than the data of {config.run.dir}:"
-            " train on it with --init_from"
-        )
+    if inputs.index.fingerprint != best.facts.fingerprint:
+        known = weights.original_ids(str(config.run.dir), best.facts)
+        if [*inputs.index.item_ids()] != known.tolist():
+            raise UserError(
+                f"{inputs.index.path} has other videos than the data of {config.run.dir}:"
+                " train on it with --init_from"
+            )
     return inputs
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from mealrec import MealRec, MealRecConfig
-from trainer import checkpoint_files, options, run_directory
-from trainer.checkpoint_files import CheckpointFacts
+from trainer import checkpoint_files, files, options, run_directory
+from trainer.checkpoint_files import WEIGHTS, CheckpointFacts, Damaged, check_file
 from trainer.errors import UserError
 from trainer.inputs import Inputs
+from trainer.tensors_only import tensors_only
 
 ITEM_TABLE = "item"  # the parameter with one row per video; row 0 is the padding
 POSITION_TABLE = "position"  # the parameter with one row per position
@@ -65,20 +68,24 @@ def load(run: str | Path, which: Literal["best", "last"] = "best") -> Weights:
     """Return the best weights of a run by validation NDCG@10 (the last where there is no best), or the last.
 
     Raises:
-        UserError: no run there, or no checkpoint yet.
+        UserError: no run there, no checkpoint yet, or a damaged one.
     """
     checkpoint = find(Path(run), which)
     facts = CheckpointFacts.read(checkpoint)
-    # Without ZeRO the whole module is in one file; ZeRO's parts are put together by DeepSpeed's tool.
-    state = _read_zero(checkpoint) if facts.zero_stage else _read_whole(checkpoint)
-    return Weights({name: tensor.float() for name, tensor in state.items()}, facts)
+    if facts.files is None:
+        return Weights(_from_deepspeed(checkpoint, facts.zero_stage), facts)
+    facts.check(checkpoint, [WEIGHTS])
+    try:
+        return Weights(load_file(checkpoint / WEIGHTS), facts)
+    except SafetensorError as error:
+        raise Damaged(f"{checkpoint / WEIGHTS} is no file of safetensors: {error}") from None
 
 
 def find(run: Path, which: Literal["best", "last"]) -> Path:
     """Return the folder of the best or the last checkpoint of a run.
 
     Raises:
-        UserError: as `load`.
+        UserError: no run there, or no such checkpoint.
     """
     folder = run / run_directory.CHECKPOINTS
     if not (run / run_directory.CONFIG).is_file():
@@ -113,7 +120,7 @@ def start_from(model: torch.nn.Module, run: str | Path, item_ids: Ids) -> Matche
     """
     old = load(run)
     state = dict(old.state)
-    rows = match_items(original_ids(run), item_ids)
+    rows = match_items(original_ids(run, old.facts), item_ids)
     matched = rows >= 0
     for name, parameter in model.named_parameters():
         if name not in (ITEM_TABLE, POSITION_TABLE) or state[name].shape[1:] != parameter.shape[1:]:
@@ -140,55 +147,66 @@ def match_items(old_ids: Ids, new_ids: Ids) -> np.ndarray:
 
 def keep_ids(run: Path, item_ids: Ids) -> None:
     """Write the run's own copy of the original item ids."""
-    values = np.asarray(item_ids)
-    np.save(run / ITEMS, values)
+    with files.replacing(run / ITEMS) as partial:
+        partial.write_bytes(_as_file(item_ids))
 
 
-def original_ids(run: str | Path) -> np.ndarray:
-    """Return the original item ids of a run, row j = video j+1.
+def ids_sha256(item_ids: Ids) -> str:
+    """Return the sha256 of the file that `keep_ids` writes."""
+    return hashlib.sha256(_as_file(item_ids)).hexdigest()
+
+
+def original_ids(run: str | Path, facts: CheckpointFacts) -> np.ndarray:
+    """Return the original item ids of the run that a checkpoint belongs to, row j = video j+1.
 
     Raises:
-        UserError: they are missing.
+        UserError: they are missing, or not what was written.
     """
+    path = Path(run) / ITEMS
+    if facts.items is not None:
+        check_file(path, facts.items)
     try:
-        ids: np.ndarray = np.load(Path(run) / ITEMS, allow_pickle=False)
+        ids: np.ndarray = np.load(path, allow_pickle=False)
         return ids
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         raise UserError(f"{run}: {ITEMS} cannot be read: the original ids of the run's videos") from None
 
 
 def model_config_from(saved: dict[str, Any]) -> MealRecConfig:
-    """Return a MealRecConfig from its `asdict`; an option that did not exist yet has its default."""
+    """Return a MealRecConfig from its `asdict`; an option that did not exist yet has its default.
+
+    Raises:
+        UserError: a value of another type.
+    """
     config = MealRecConfig()
     for leaf in options.leaves(MealRecConfig):
         *groups, last = leaf.name.split(".")
-        group = saved
+        group: Any = saved
         for name in groups:
-            group = group.get(name, {})
-        if last in group:
-            options.put(config, leaf.name, group[last])
+            group = group.get(name, {}) if isinstance(group, dict) else {}
+        if isinstance(group, dict) and last in group:
+            options.put(config, leaf.name, leaf.parse(str(group[last])))
     return config
 
 
-def _read_whole(checkpoint: Path) -> dict[str, torch.Tensor]:
-    saved = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
-    module: dict[str, torch.Tensor] = saved["module"]
-    return module
+def _from_deepspeed(checkpoint: Path, zero_stage: int) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint that is older than `WEIGHTS`, in fp32."""
+    with tensors_only(checkpoint):
+        if zero_stage == 0:
+            state = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu")["module"]
+        else:
+            from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+            logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
-def _read_zero(checkpoint: Path) -> dict[str, torch.Tensor]:
-    if not torch.cuda.is_available():
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # else importing DeepSpeed warns that it found no device
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        state: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(
-            str(checkpoint.parent), tag=checkpoint.name
-        )
-        return state
+def _as_file(ids: Ids) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.asarray(ids), allow_pickle=False)
+    return file.getvalue()
 
 
 def _plain(ids: Ids) -> Sequence[object]:

@@ -8,19 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-import psutil
-
 from trainer import cpu, processes, run_directory
 from trainer.errors import UserError
 from trainer.launch import machine
+from trainer.launch.session import end_session
+from trainer.launch.stopped import StoppedWatch
 from trainer.source import ROOT
 
-GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,24 +30,28 @@ class Stopped(Exception):
         super().__init__(self.name)
 
 
-def run(arguments: Sequence[str], *, ranks: int, on_gpu: bool, run_dir: Path) -> int:
+def run(
+    arguments: Sequence[str], *, ranks: int, on_gpu: bool, run_dir: Path, notes: Path, timeout: float
+) -> int:
     """Run `deepspeed launch.sh ARGUMENTS` with `ranks` ranks on this machine to its end.
 
     The launcher has a session of its own: Ctrl-C reaches the operator alone, and the session shows which
-    processes are ours even after their parents died.
+    processes are ours even after their parents died. Ranks leave their notes in `notes`.
 
     Returns:
         The launcher's exit code, negative for a signal.
 
     Raises:
         Stopped: on SIGINT, SIGTERM or SIGHUP, after all processes have ended.
+        Hung: a process was stopped for `timeout` seconds (0: no limit), likewise.
     """
     port = machine.free_port()
     command = [*runner(port), *_devices(ranks, on_gpu), *script(), *arguments]
     env = environment(on_gpu, run_dir)
+    env[run_directory.NOTES_VARIABLE] = str(notes)
     env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
     try:
-        return run_to_end(command, env, end_session)
+        return run_to_end(command, env, end_session, timeout)
     finally:
         processes.remove_shared_memory(port)
 
@@ -60,13 +62,17 @@ def runner(port: int) -> list[str]:
 
 
 def run_to_end(
-    command: list[str], env: dict[str, str], end: Callable[[subprocess.Popen[bytes]], None]
+    command: list[str], env: dict[str, str], end: Callable[[subprocess.Popen[bytes]], None], timeout: float
 ) -> int:
     """Run a launcher in a session of its own, and `end` it whatever happens. Returns its exit code."""
     with _signals_raise():
         launcher = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+        watch = StoppedWatch(launcher.pid, timeout)
         try:
-            return launcher.wait()
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return launcher.wait(processes.POLL_SECONDS)
+                watch.look()
         finally:
             end(launcher)
 
@@ -92,6 +98,7 @@ def environment(on_gpu: bool, run_dir: Path) -> dict[str, str]:
     """Return the environment of the launcher, and so of its ranks."""
     env = {**cpu.PASSIVE, **os.environ}
     env[run_directory.RUN_VARIABLE] = str(run_dir.resolve())
+    env.pop(run_directory.NOTES_VARIABLE, None)
     env[processes.OPERATOR_VARIABLE] = processes.identity(os.getpid())
     # Ranks find the source beside launch.sh, and tools such as ninja beside the interpreter.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
@@ -119,51 +126,3 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def session_members(leader: int) -> list[psutil.Process]:
-    """Return the living processes of the session that `leader` leads."""
-    members = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(OSError, psutil.Error):
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-    return members
-
-
-def end_session(launcher: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
-    """End every process of the launcher's session: SIGTERM, then, after `grace` seconds, SIGKILL."""
-    try:
-        _send(session_members(launcher.pid), signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while session_members(launcher.pid) and time.monotonic() < deadline:
-            time.sleep(0.1)
-            launcher.poll()
-    finally:
-        _send(session_members(launcher.pid), signal.SIGKILL)
-        launcher.wait()
-
-
-def kill_session(launcher: subprocess.Popen[bytes] | int) -> None:
-    """End every process of a session with SIGKILL, and pdsh's ssh connections in sessions of their own.
-
-    Ranks on other hosts end as their connection does. Not with SIGTERM: DeepSpeed's runner would answer it by
-    ending every DeepSpeed job of every host.
-    """
-    leader = launcher if isinstance(launcher, int) else launcher.pid
-    own = psutil.Process()
-    members = set(session_members(leader))
-    for process in list(members):
-        with contextlib.suppress(psutil.Error):
-            members.update(process.children(recursive=True))
-    _send([process for process in members if process != own], signal.SIGKILL)
-    if isinstance(launcher, int):
-        own.kill()
-    else:
-        launcher.wait()
-
-
-def _send(processes: list[psutil.Process], signum: int) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signum)

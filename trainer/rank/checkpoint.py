@@ -1,18 +1,19 @@
 """Saves and loads checkpoints, whole or not at all, on any number of ranks.
 
-A checkpoint is written under another name and renamed when it is complete, so that a killed save leaves
-nothing that a resume would take up. ZeRO's optimiser state is bound to the number of ranks; for another
-number it is converted to DeepSpeed's universal form first.
+A save copies the state to host memory and returns; threads write the files, under another name that changes
+when they are complete, so that a killed save leaves nothing that a resume would take up. Only the thread of
+rank 0 completes a checkpoint: the others report their files to it through the folder, as a thread cannot take
+part in collectives. ZeRO's optimiser state is bound to the number of ranks; for another number it is
+converted to DeepSpeed's universal form first.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
+import functools
 import os
 import shutil
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +21,32 @@ import torch
 
 from mealrec import MealRecConfig
 from trainer import distributed, ds_config, files
-from trainer.checkpoint_files import BEST, LATEST, CheckpointFacts, complete, newest, tag
+from trainer.checkpoint_files import BEST, LATEST, WEIGHTS, CheckpointFacts, complete, tag
 from trainer.errors import UserError
+from trainer.rank.inspection import Inspection
+from trainer.rank.universal import (
+    UNIVERSAL,
+    UNIVERSAL_INFO,
+    group_settings,
+    mend_optimizer,
+    remove_universal,
+    to_universal,
+)
+from trainer.rank.writer import Writer
+from trainer.tensors_only import tensors_only
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
     from trainer.rank.loop import Loop
 
-PARTIAL, UNIVERSAL = ".partial", ".universal"
-LATEST_UNIVERSAL = "latest_universal"  # a note of DeepSpeed's converter
+PARTIAL = ".partial"
 STATE = "mealrec"  # our part of DeepSpeed's client state
-# Without it DeepSpeed does not convert a checkpoint of ZeRO 2.
-UNIVERSAL_INFO = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+POLL_SECONDS = 0.02  # between two looks for another rank's report
 
 
 class Checkpoints:
-    """The checkpoints of one run. `engine` is set once it is built, and every rank calls every method."""
-
-    engine: DeepSpeedEngine
+    """The checkpoints of one run. `attach` gives it the engine, and every rank calls every method."""
 
     def __init__(
         self,
@@ -46,17 +54,35 @@ class Checkpoints:
         world: distributed.World,
         *,
         fingerprint: str,
+        items: str,
         model: MealRecConfig,
         keep: int,
         seed: int,
     ) -> None:
+        """Set what every checkpoint says of itself.
+
+        Args:
+            items: sha256 of the run's copy of the original item ids.
+            keep: checkpoints kept besides the best one.
+        """
         self.folder, self.world, self.keep = folder, world, keep
-        self.fingerprint, self.model, self.seed = fingerprint, asdict(model), seed
+        self.fingerprint, self.items, self.model, self.seed = fingerprint, items, asdict(model), seed
+        self._writer, self._inspection = Writer(), Inspection(folder, world)
+
+    def attach(self, engine: DeepSpeedEngine) -> None:
+        """Save and load this engine from now on."""
+        self.engine = engine
+        # DeepSpeed gathers the state, and hands each file to us instead of writing it.
+        engine.checkpoint_engine.save = self._writer.save
 
     def save(self, loop: Loop, best_step: int | None) -> None:
-        """Save engine, progress and callbacks; then note the best checkpoint and remove old ones."""
+        """Copy engine, progress and callbacks, and begin to write them; the save before is finished first.
+
+        When they are written, the best checkpoint is noted and old ones are removed.
+        """
+        self.finish()
         progress = loop.progress
-        name = tag(progress.step)
+        partial = self.folder / (tag(progress.step) + PARTIAL)
         state = {
             "progress": progress.state_dict(),
             "stream": loop.stream.state_dict(progress.epoch, progress.epoch_step),
@@ -67,32 +93,66 @@ class Checkpoints:
             "seed": self.seed,
         }
         if self.world.is_main:
-            shutil.rmtree(self.folder / (name + PARTIAL), ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
         distributed.barrier()
         self.engine.save_checkpoint(
             str(self.folder),
-            tag=name + PARTIAL,
+            tag=partial.name,
             client_state={STATE: state, **UNIVERSAL_INFO},
             save_latest=False,
         )
+        weights = _full_weights(self.engine, keep=self.world.is_main)
         if self.world.is_main:
-            self._publish(name, progress.state_dict())
-            if best_step is not None:
-                files.write_text(self.folder / BEST, tag(best_step))
-            self._remove_old(name, best_step)
+            self._writer.save_weights(weights, partial / WEIGHTS)
+        facts = CheckpointFacts(
+            fingerprint=self.fingerprint,
+            model=self.model,
+            world_size=self.world.size,
+            seed=self.seed,
+            zero_stage=ds_config.zero_stage(self.engine.config),
+            progress=progress.state_dict(),
+            items=self.items,
+        )
+        self._writer.start(functools.partial(self._complete, partial, facts, best_step))
+
+    def check(self) -> None:
+        """Raise the error of a save that this rank could not write.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        self._writer.check()
+
+    def finish(self) -> None:
+        """Wait until every rank has written its files and the checkpoint is complete.
+
+        Raises:
+            UserError: a file of this rank cannot be written.
+        """
+        self._writer.wait()
         distributed.barrier()
+
+    def finish_alone(self, seconds: float) -> None:
+        """As `finish`, for a run that fails: other ranks may be gone, so no longer than some seconds."""
+        deadline = time.monotonic() + seconds
+        if self._writer.wait(seconds):
+            # A rank that ends may take rank 0 with it, before that has completed the checkpoint.
+            while any(self.folder.glob(f"*{PARTIAL}")) and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
 
     def load(self, checkpoint: Path, loop: Loop, *, universal: bool) -> None:
         """Put the state of a checkpoint into engine, stream, progress and callbacks.
 
         Raises:
             DataError: the stream's order does not fit (other seed, batch size or lengths).
+            UserError: it holds more than tensors.
         """
         name = checkpoint.name + (UNIVERSAL if universal else "")
-        settings = _group_settings(self.engine)
-        _, client = self.engine.load_checkpoint(str(self.folder), tag=name)
+        settings = group_settings(self.engine)
+        with tensors_only(checkpoint):
+            _, client = self.engine.load_checkpoint(str(self.folder), tag=name)
         if universal:
-            _mend_optimizer(self.engine, settings)
+            mend_optimizer(self.engine, settings)
         state = client[STATE]
         loop.progress.load_state_dict(state["progress"])
         loop.progress.epoch, loop.progress.epoch_step = loop.stream.load_state_dict(state["stream"])
@@ -100,19 +160,21 @@ class Checkpoints:
             callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
         distributed.barrier()
         if universal and self.world.is_main:
-            shutil.rmtree(self.folder / name)
-            (self.folder / LATEST_UNIVERSAL).unlink(missing_ok=True)
+            remove_universal(checkpoint)
 
     def resumable(self, config: dict[str, Any]) -> tuple[Path | None, bool]:
-        """Return the newest complete checkpoint, and whether it was converted to the universal form.
+        """Return the newest whole checkpoint, and whether it was converted to the universal form.
+
+        Newer ones that are damaged are set aside.
 
         Args:
             config: the DeepSpeed configuration with which it will be loaded.
 
         Raises:
-            UserError: made from other data, of another model, or with another kind of optimiser state.
+            UserError: none is whole; or made from other data, of another model, or with another kind of
+                optimiser state.
         """
-        checkpoint = newest(self.folder)
+        checkpoint = self._inspection.newest_whole()
         if checkpoint is None:
             return None, False
         facts = CheckpointFacts.read(checkpoint)
@@ -124,22 +186,35 @@ class Checkpoints:
         distributed.barrier()
         return checkpoint, convert
 
-    def _publish(self, name: str, progress: dict[str, Any]) -> None:
-        partial, final = self.folder / (name + PARTIAL), self.folder / name
-        CheckpointFacts(
-            fingerprint=self.fingerprint,
-            model=self.model,
-            world_size=self.world.size,
-            seed=self.seed,
-            zero_stage=ds_config.zero_stage(self.engine.config),
-            progress=progress,
-        ).write(partial)
-        for file in partial.iterdir():
-            files.sync(file)
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step is as it was written; one that is not is set aside."""
+        return self._inspection.is_whole(tag(step))
+
+    def _complete(
+        self, partial: Path, facts: CheckpointFacts, best_step: int | None, written: dict[str, str]
+    ) -> None:
+        """Report this rank's files, sha256 by name. Rank 0 completes the checkpoint when all reported."""
+        files.write_json(partial / _report(self.world.rank), written)
+        if not self.world.is_main:
+            return
+        for rank in range(self.world.size):
+            report = partial / _report(rank)
+            while not report.exists():
+                time.sleep(POLL_SECONDS)
+            written |= files.read_json(report)
+            report.unlink()
+        replace(facts, files=written).write(partial)
+        files.sync(partial)
+        final = partial.with_suffix("")
         _remove(final)
         os.rename(partial, final)
         files.sync(self.folder)
-        files.write_text(self.folder / LATEST, name)
+        files.write_text(self.folder / LATEST, final.name)
+        if best_step is not None:
+            files.write_text(self.folder / BEST, tag(best_step))
+        else:
+            (self.folder / BEST).unlink(missing_ok=True)
+        self._remove_old(final.name, best_step)
 
     def _remove_old(self, newest_name: str, best_step: int | None) -> None:
         kept = {newest_name} | ({tag(best_step)} if best_step is not None else set())
@@ -174,26 +249,6 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def to_universal(checkpoint: Path) -> Path:
-    """Convert a checkpoint of ZeRO 1 to 3 to DeepSpeed's universal form, beside it."""
-    from deepspeed.checkpoint import ds_to_universal
-
-    output = checkpoint.with_name(checkpoint.name + UNIVERSAL)
-    shutil.rmtree(output, ignore_errors=True)
-    settings = argparse.Namespace(
-        input_folder=str(checkpoint),
-        output_folder=str(output),
-        num_extract_workers=1,
-        num_merge_workers=1,
-        keep_temp_folder=False,
-        strict=True,
-        inject_missing_state=True,
-    )
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        ds_to_universal.main(settings)
-    return output
-
-
 def first_difference(saved: Any, now: Any, name: str) -> tuple[str, Any, Any] | None:
     """Return the first field, by dotted name, in which two nested dicts differ, with both values."""
     if isinstance(saved, dict) and isinstance(now, dict):
@@ -205,24 +260,22 @@ def first_difference(saved: Any, now: Any, name: str) -> tuple[str, Any, Any] | 
     return None if saved == now else (name, saved, now)
 
 
-def _group_settings(engine: DeepSpeedEngine) -> list[dict[str, Any]]:
-    """Weight decay and the like of each parameter group."""
-    groups = engine.optimizer.param_groups
-    return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+def _full_weights(engine: DeepSpeedEngine, *, keep: bool) -> dict[str, torch.Tensor]:
+    """Every parameter, whole and in fp32, on the CPU; nothing where not to `keep`. Every rank calls this."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    sharded = ds_config.zero_stage(engine.config) > 0
+    weights = {}
+    for name, parameter in engine.module.named_parameters():
+        full = safe_get_full_fp32_param(parameter) if sharded else parameter
+        if keep:
+            weights[name] = full.detach().to("cpu", torch.float32, copy=True).contiguous()
+    return weights
 
 
-def _mend_optimizer(engine: DeepSpeedEngine, settings: list[dict[str, Any]]) -> None:
-    """Undo two faults of DeepSpeed 0.19.8's universal ZeRO-3 load with more than one parameter group.
-
-    It gives every group the settings of the first one (so that embeddings decay), and all partitions the same
-    tensor for AdamW's step count, which each of them then advances.
-    """
-    for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
-        group.update(own)
-    base = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    for state in base.state.values():
-        if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()
+def _report(rank: int) -> str:
+    """The name of a rank's report of its files, within the partial checkpoint."""
+    return f"rank-{rank}.json"
 
 
 def _remove(path: Path) -> None:

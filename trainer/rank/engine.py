@@ -98,6 +98,25 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     return torch.nn.utils.get_total_norm(gradients).float() if gradients else torch.zeros(())
 
 
+def skip_step(engine: DeepSpeedEngine) -> None:
+    """Take the place of a step without using its gradient: DeepSpeed goes on with the next batch.
+
+    ZeRO's optimisers leave a step out, and clean up after it, when they find that the gradient overflowed.
+    Others are not called at all.
+    """
+    optimizer = engine.optimizer
+    name = "has_overflow" if hasattr(optimizer, "has_overflow") else "step"
+    before = vars(optimizer).get(name)
+    setattr(optimizer, name, lambda *args, **kwargs: True)
+    try:
+        engine.step()
+    finally:
+        if before is None:
+            delattr(optimizer, name)
+        else:
+            setattr(optimizer, name, before)
+
+
 def _adamw(groups: list[dict[str, Any]], train: TrainConfig, *, offload: bool) -> torch.optim.Optimizer:
     if not offload:
         return torch.optim.AdamW(groups, lr=train.lr, fused=True)

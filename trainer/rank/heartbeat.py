@@ -1,8 +1,9 @@
-"""Heartbeats between the ranks of several hosts.
+"""Heartbeats between the ranks.
 
-A link that is cut, or a host that loses its power, sends nothing: gloo and NCCL wait for it forever, and so
-would every rank. So each rank writes a heartbeat every few seconds to a store on rank 0's host. Rank 0
-watches all others, the others watch rank 0, and a rank that sees no new heartbeat in time ends its process.
+A process that is stopped, a link that is cut or a host that loses its power sends nothing: gloo and NCCL wait
+for it forever, and so would every rank. So each rank writes a heartbeat every few seconds to a store on rank
+0's host. Rank 0 watches all others, the others watch rank 0, and a rank that sees no new heartbeat in time
+ends its process.
 
 A short timeout of the collectives is no substitute: ranks rightly wait for minutes where rank 0 alone has
 work, and DeepSpeed's own process groups ignore it.
@@ -18,7 +19,7 @@ from datetime import timedelta
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # a star export
 
 from trainer import distributed
-from trainer.rank.parent_watch import end_rank
+from trainer.rank.parent_watch import end_hung_rank
 
 BEATS_PER_TIMEOUT = 6
 
@@ -90,17 +91,17 @@ class Heartbeat:
         while not self._stopped.wait(min(1.0, self._period)):
             lost = self.lost()
             if lost and not self._stopped.is_set():
-                end_rank(lost)
+                end_hung_rank(lost)
 
 
 def start(world: distributed.World, timeout: float) -> Heartbeat | None:
     """Return the heartbeat of this rank, started; every rank calls this.
 
-    None where all ranks are on one host, whose launcher sees them, or with a `timeout` of 0.
+    None where there is no other rank, or with a `timeout` of 0.
     """
-    hosts = distributed.gather_objects(socket.gethostname())
-    if not timeout or len(set(hosts)) == 1:
+    if not timeout or world.size == 1:
         return None
+    hosts = distributed.gather_objects(socket.gethostname())
     address, wait = distributed.master_address(), timedelta(seconds=timeout)
     if world.is_main:
         store = TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=wait)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from shards import Batch, TrainStream
+from trainer import activity
 from trainer.rank.step import StepReport, TrainStep
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Progress:
     step: int = 0  # global batches done since the start of the run
     samples: int = 0  # samples seen since the start of the run
     seconds: float = 0.0  # training time, earlier sessions of the run included
+    skipped: int = 0  # batches left out as their loss or gradient was not finite
     stopped: str = ""  # why training ends before its last epoch, if it does
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class Loop:
         """Train the rest of the current epoch, from `progress.epoch_step` on."""
         progress = self.progress
         for micro_batches in self.load():
+            self.tell("on_load", micro_batches)
             report = self.step(micro_batches, progress.epoch, progress.step)
             self.advance(report)
             self.tell("on_step", report)
@@ -88,8 +91,10 @@ class Loop:
         self.progress.epoch_step += 1
         self.progress.step += 1
         self.progress.samples += report.samples
+        self.progress.skipped += report.skipped
 
     def tell(self, event: str, *details: Any) -> None:
         """Call `event` of every callback in order."""
         for callback in self.callbacks:
             getattr(callback, event)(self, *details)
+        activity.note()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from shards import TrainStream
 from trainer import cpu, distributed, ds_config, files, options, prepare, run_directory
 from trainer.batching import Batching
 from trainer.config import RunConfig
-from trainer.errors import DONE, FAILED, UserError
+from trainer.errors import DONE, UserError
 from trainer.evaluation import weights
 from trainer.evaluation.evaluate import Metrics, evaluate, guards
 from trainer.evaluation.results import evaluate_best
 from trainer.inputs import Inputs
-from trainer.rank import compiled, engine, heartbeat, parent_watch, provenance
+from trainer.rank import compiled, engine, heartbeat, parent_watch, provenance, watchdog
 from trainer.rank.callbacks import metrics_file
 from trainer.rank.callbacks.base import Callback
 from trainer.rank.callbacks.checkpointing import Checkpointing
@@ -29,30 +28,26 @@ from trainer.rank.callbacks.evaluation import Evaluation
 from trainer.rank.callbacks.log import Log
 from trainer.rank.callbacks.metrics_file import MetricsFile
 from trainer.rank.callbacks.monitor import Monitor
-from trainer.rank.callbacks.preemption import Preempted, Preemption
+from trainer.rank.callbacks.preemption import Preemption
 from trainer.rank.callbacks.progress_bar import ProgressBar
 from trainer.rank.callbacks.results import Results, RunFacts
+from trainer.rank.callbacks.sample_log import SampleLog
 from trainer.rank.checkpoint import Checkpoints, remove_leftovers
 from trainer.rank.loop import Loop, Progress
-from trainer.rank.nonfinite import NonFiniteError
 from trainer.rank.step import TrainStep
 
 CURVES, DEEPSPEED = "curves.png", "deepspeed.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train as a process of its own. Returns the exit code: 0 done, 1 for a loss that is not finite.
+    """Train as a process of its own. Returns the exit code.
 
     Raises:
         UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
+        RunEnded: a loss that is not finite, SIGUSR1, a full disk.
     """
     parent_watch.start()
-    try:
-        run(argv)
-    except (NonFiniteError, Preempted) as error:
-        if os.environ["RANK"] == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return FAILED
+    run(argv)
     distributed.shutdown()
     return DONE
 
@@ -65,7 +60,7 @@ def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
 
     Raises:
         UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
-        NonFiniteError: a loss that is not finite.
+        RunEnded: a loss that is not finite, SIGUSR1, a full disk.
     """
     cpu.settle()
     asked = options.parse(arguments)
@@ -104,6 +99,7 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
         run_dir / run_directory.CHECKPOINTS,
         world,
         fingerprint=inputs.index.fingerprint,
+        items=weights.ids_sha256(inputs.index.item_ids()),
         model=inputs.model,
         keep=config.train.keep_checkpoints,
         seed=config.seed,
@@ -121,7 +117,7 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
                 file=sys.stderr,
             )
     write_records(config, inputs, settings, world, run_dir)
-    checkpoints.engine = engine.build(model, config.train, settings, universal=universal)
+    checkpoints.attach(engine.build(model, config.train, settings, universal=universal))
     if compiles:
         compiled.compile_losses(model, mode=config.train.compile)
 
@@ -129,9 +125,12 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
     if checkpoint is not None:
         checkpoints.load(checkpoint, loop, universal=universal)
     if world.is_main and config.resume:
-        metrics_file.cut_back(run_dir / run_directory.METRICS, loop.progress.step)
+        fault = metrics_file.cut_back(run_dir / run_directory.METRICS, loop.progress.step)
+        if fault:
+            print(f"warning: {fault}", file=sys.stderr)
         print(f"continuing {run_dir} after step {loop.progress.step}", file=sys.stderr)
-    loop.run()
+    with watchdog.watching(run_dir, world.rank, config.run.stall_timeout), files.writing(run_dir):
+        loop.run()
 
 
 def prepare_kernels(kernel: str, world: distributed.World) -> None:
@@ -181,7 +180,7 @@ def build_loop(
         patience=config.train.patience,
     )
     checkpointing = Checkpointing(checkpoints, evaluation, every_steps=config.train.save_every_steps)
-    preemption = Preemption(checkpointing)
+    preemption = Preemption(checkpointing, run_dir, is_main=world.is_main)
     results = Results(
         run_dir / run_directory.RESULTS,
         lambda: evaluate_best(config, inputs),
@@ -194,8 +193,11 @@ def build_loop(
         metrics = run_dir / run_directory.METRICS
         own += [MetricsFile(metrics), ProgressBar(stream.steps_per_epoch, config.train.max_epochs)]
         own += [Monitor(model.monitor)] if model.monitor.enabled else []
+    if config.train.log_samples:
+        own.append(SampleLog(run_dir / run_directory.SAMPLES, is_main=world.is_main))
     own += [checkpointing, preemption]
     own += [Curves(run_dir / run_directory.METRICS, run_dir / CURVES)] if world.is_main else []
+    progress = Progress()
     step = TrainStep(
         model,
         world,
@@ -205,9 +207,10 @@ def build_loop(
         else None,
         name_user=name_user,
         preempted=preemption.requested,
+        may_skip=lambda: progress.skipped < config.train.nonfinite_budget,
     )
     # The file of `results` says that the run is finished, so it comes last.
-    return Loop(step, stream, [*own, *callbacks, results], Progress(), config.train.max_epochs)
+    return Loop(step, stream, [*own, *callbacks, results], progress, config.train.max_epochs)
 
 
 def engine_settings(

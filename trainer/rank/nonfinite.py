@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite ends the run before it reaches the weights."""
+"""A loss or gradient that is not finite ends the run, or its batch is left out; the weights never see it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from mealrec import Batch
 from trainer import distributed
+from trainer.errors import RunEnded
 
 SHOWN_ROWS = 8
 WHOLE_BATCH = ("real_index", "target_index")  # the model finds those of one row
@@ -18,7 +19,7 @@ PER_ROW = ("sample_id", "offset", "item", "target", "weight", "feature_row")
 Losses = Mapping[str, torch.Tensor]
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunEnded):
     """The run ends with exit code 1; the last checkpoint holds the weights of an earlier step."""
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import psutil
 
+from trainer import stacks
 from trainer.errors import FAILED
 from trainer.processes import POLL_SECONDS, WatchedProcess, operator, remove_shared_memory
 
@@ -65,6 +66,13 @@ def _watch(watched: list[WatchedProcess], parent: int) -> NoReturn:
         if os.getppid() != parent:
             end_rank(f"its launcher (process {parent}) is gone")
         pause.wait(POLL_SECONDS)
+
+
+def end_hung_rank(reason: str) -> NoReturn:
+    """End this rank, after it and the other ranks of its launcher have written their stacks."""
+    with contextlib.suppress(psutil.Error):
+        stacks.ask(psutil.Process(os.getppid()).children())
+    end_rank(f"{reason}; stacks are in {stacks.FOLDER}/ of the run directory")
 
 
 def end_rank(reason: str) -> NoReturn:

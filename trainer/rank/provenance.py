@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from trainer import distributed
+from shards.address import hide, shown
+from trainer import command_line, distributed
 
 PACKAGES = ("mealrec", "torch", "deepspeed", "webdataset", "numpy", "pyarrow", "ray")
 
@@ -22,7 +23,7 @@ def describe(world: distributed.World, *, seed: int, fingerprint: str, data: str
     """Return versions, the device of every rank, git state, seed and data. Every rank calls this."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        "command": [sys.argv[0], *(hide(shown(word), data) for word in command_line.decode(sys.argv[1:]))],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
@@ -30,7 +31,7 @@ def describe(world: distributed.World, *, seed: int, fingerprint: str, data: str
         "devices": distributed.gather_objects(_device(world)),
         "git": git_state(),
         "seed": seed,
-        "data": data,
+        "data": shown(data),
         "fingerprint": fingerprint,
     }
 

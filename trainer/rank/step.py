@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import shards
 from trainer import distributed
 from trainer.ds_config import zero_stage
 from trainer.rank import nonfinite
-from trainer.rank.engine import gradient_norm, set_learning_rate
+from trainer.rank.engine import gradient_norm, set_learning_rate, skip_step
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -42,6 +43,7 @@ class StepReport:
             as the host would wait for it.
         seconds: wall time of the step.
         preempted: a rank got SIGUSR1.
+        skipped: the loss or the gradient was not finite, and the weights are as they were.
     """
 
     loss: float
@@ -53,6 +55,7 @@ class StepReport:
     grad_norm: float | torch.Tensor
     seconds: float
     preempted: bool = False
+    skipped: bool = False
 
 
 class GlobalSizes(NamedTuple):
@@ -76,6 +79,7 @@ class TrainStep:
         learning_rate: Callable[[int], float] | None,
         name_user: Callable[[int], object] = str,
         preempted: Callable[[], bool] = bool,
+        may_skip: Callable[[], bool] = bool,
     ) -> None:
         """Wrap an engine.
 
@@ -85,9 +89,12 @@ class TrainStep:
                 of its own.
             name_user: sample_id -> the user's original id, for the message of a non-finite loss.
             preempted: whether this rank got SIGUSR1.
+            may_skip: whether a batch may be left out whose loss or gradient is not finite; the same on all
+                ranks.
         """
         self.engine, self.world, self.on_device = engine, world, on_device
         self.learning_rate, self.name_user, self.preempted = learning_rate, name_user, preempted
+        self.may_skip = may_skip
         self.model: mealrec.MealRec = engine.module
         # Only there does DeepSpeed keep no norm of its own: with ZeRO or bf16 its optimiser wrapper does.
         self._own_norm = (
@@ -98,7 +105,8 @@ class TrainStep:
         """Train on one global batch.
 
         Raises:
-            NonFiniteError: before the optimiser's step, with the weights as they were.
+            NonFiniteError: before the optimiser's step, with the weights as they were; not if the batch may be
+                left out.
         """
         started = time.perf_counter()
         if self.learning_rate is not None:
@@ -122,23 +130,7 @@ class TrainStep:
         # The one transfer from the device in a step.
         scalars = torch.cat([torch.stack([total.double(), norm.double(), *sizes]), means]).tolist()
         loss, own_norm, samples, cells, real_cells, preempted = scalars[:6]
-        place = f"epoch {epoch + 1}, step {step + 1}"
-        if not math.isfinite(loss):
-            with torch.compiler.set_stance("force_eager"):  # single rows have sizes of their own
-                nonfinite.refuse_loss(
-                    loss,
-                    place,
-                    batches,
-                    losses_of=self.engine,
-                    parameters=self.model.parameters(),
-                    name_user=self.name_user,
-                )
-        if not math.isfinite(own_norm):
-            nonfinite.refuse_gradient(place)
-        self.engine.step()
-        # With fp16 a step that overflows is skipped by design, and the loss is scaled down.
-        if not self.engine.was_step_applied() and not self.engine.fp16_enabled():
-            nonfinite.refuse_gradient(place)
+        skipped = self._finish(loss, own_norm, batches, f"epoch {epoch + 1}, step {step + 1}")
         return StepReport(
             loss=loss,
             losses=dict(zip(counts, scalars[6:], strict=True)),
@@ -149,7 +141,43 @@ class TrainStep:
             grad_norm=own_norm if self._own_norm else self._engine_norm(),
             seconds=time.perf_counter() - started,
             preempted=bool(preempted),
+            skipped=skipped,
         )
+
+    def _finish(self, loss: float, own_norm: float, batches: list[mealrec.Batch], place: str) -> bool:
+        """Let the optimiser use the gradient, or leave the batch out. Returns whether it was left out.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite, and the batch may not be left out.
+        """
+        stepped = False
+        try:
+            if not math.isfinite(loss):
+                with torch.compiler.set_stance("force_eager"):  # single rows have sizes of their own
+                    nonfinite.refuse_loss(
+                        loss,
+                        place,
+                        batches,
+                        losses_of=self.engine,
+                        parameters=self.model.parameters(),
+                        name_user=self.name_user,
+                    )
+            if not math.isfinite(own_norm):
+                nonfinite.refuse_gradient(place)
+            self.engine.step()
+            stepped = True
+            # With fp16 a step that overflows is skipped by design, and the loss is scaled down.
+            if not self.engine.was_step_applied() and not self.engine.fp16_enabled():
+                nonfinite.refuse_gradient(place)
+        except nonfinite.NonFiniteError as error:
+            if not self.may_skip():
+                raise
+            if self.world.is_main:
+                print(f"left out a batch: {error}", file=sys.stderr, flush=True)
+            if not stepped:
+                skip_step(self.engine)
+            return True
+        return False
 
     def _engine_norm(self) -> float | torch.Tensor:
         norm: float | torch.Tensor | None = self.engine.get_global_grad_norm()

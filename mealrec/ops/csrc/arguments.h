@@ -15,6 +15,12 @@ struct Rows {
   int64_t stride;
 };
 
+// Row r is the row `row[r]` of `count` rows, or the row r where `row` is null.
+struct IndexedRows : Rows {
+  const int64_t* row;
+  int64_t count;
+};
+
 struct Shape {
   int64_t rows, columns;
   Dtype dtype;
@@ -31,7 +37,7 @@ struct Counters {
 
 struct QSample {
   Shape shape;
-  Rows x0;
+  IndexedRows x0;
   void* out;
   const int64_t* t;     // [rows], or null: drawn at the first row of each `group`
   int64_t* drawn;       // [rows], where drawn steps are written
@@ -66,11 +72,20 @@ struct ReverseStep {
 
 struct DiffusionLoss {
   Shape shape;
-  Rows prediction, target;
-  void* gradient;
+  Rows prediction;
+  IndexedRows target;
   float* loss;
   float* partial;    // one per block
   const bool* mask;  // or null
+};
+
+struct DiffusionLossGradient {
+  Shape shape;
+  Rows prediction;
+  IndexedRows target;
+  void* out;
+  const float* grad;  // of the loss
+  const bool* mask;
 };
 
 struct Dropout {

@@ -26,12 +26,17 @@ inline Shape shape_of(const Tensor& x) {
   return {x.size(0), x.size(1), type == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16};
 }
 
-inline Rows rows_of(const Tensor& x, const Tensor& like) {
-  STD_TORCH_CHECK(x.dim() == 2 && x.size(0) == like.size(0) && x.size(1) == like.size(1), "shapes differ");
+inline Rows any_rows_of(const Tensor& x, const Tensor& like) {
+  STD_TORCH_CHECK(x.dim() == 2 && x.size(1) == like.size(1), "widths differ");
   STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), "dtypes differ");
   STD_TORCH_CHECK(x.get_device() == like.get_device() && x.is_cuda() == like.is_cuda(), "devices differ");
   STD_TORCH_CHECK(x.size(1) <= 1 || x.stride(1) == 1, "the last dimension is not contiguous");
   return {x.data_ptr(), x.stride(0)};
+}
+
+inline Rows rows_of(const Tensor& x, const Tensor& like) {
+  STD_TORCH_CHECK(x.size(0) == like.size(0), "numbers of rows differ");
+  return any_rows_of(x, like);
 }
 
 inline Rows rows_of(const OptionalTensor& x, const Tensor& like) { return x ? rows_of(*x, like) : Rows{nullptr, 0}; }
@@ -42,6 +47,11 @@ inline const T* dense(const Tensor& x, ScalarType type, int64_t size, const Tens
   STD_TORCH_CHECK(x.numel() == size && x.is_contiguous(), "a field has the wrong size or is not contiguous");
   STD_TORCH_CHECK(x.get_device() == like.get_device() && x.is_cuda() == like.is_cuda(), "devices differ");
   return static_cast<const T*>(x.data_ptr());
+}
+
+inline IndexedRows rows_of(const Tensor& x, const OptionalTensor& row, const Tensor& like) {
+  if (!row) return {rows_of(x, like), nullptr, x.size(0)};
+  return {any_rows_of(x, like), dense<int64_t>(*row, ScalarType::Long, like.size(0), like), x.size(0)};
 }
 
 inline const int64_t* steps_of(const Tensor& t, const Tensor& like) {
@@ -66,17 +76,22 @@ inline Tensor empty_rows(const Tensor& like) {
   return torch::stable::new_empty(like, {like.size(0), like.size(1)});
 }
 
-inline QSample q_sample_arguments(const Tensor& x0, const Tensor& signal, const Tensor& noise, const OptionalTensor& mask,
-                                  const Counters& counters, Tensor& out) {
+inline Tensor empty_rows(const Tensor& x, const OptionalTensor& row) {
+  STD_TORCH_CHECK(x.dim() == 2, "expected [rows, columns]");
+  return torch::stable::new_empty(x, {row ? row->numel() : x.size(0), x.size(1)});
+}
+
+inline QSample q_sample_arguments(const Tensor& x0, const OptionalTensor& x0_row, const Tensor& signal, const Tensor& noise,
+                                  const OptionalTensor& mask, const Counters& counters, Tensor& out) {
   QSample a{};
-  a.shape = shape_of(x0);
-  a.x0 = rows_of(x0, x0);
+  a.shape = shape_of(out);
+  a.x0 = rows_of(x0, x0_row, out);
   a.out = out.data_ptr();
-  a.signal = table_of(signal, x0);
-  a.noise = table_of(noise, x0);
+  a.signal = table_of(signal, out);
+  a.noise = table_of(noise, out);
   a.steps = uint32_t(signal.numel() - 1);
   a.group = 1;
-  a.mask = mask_of(mask, x0);
+  a.mask = mask_of(mask, out);
   a.counters = counters;
   return a;
 }
@@ -84,24 +99,24 @@ inline QSample q_sample_arguments(const Tensor& x0, const Tensor& signal, const 
 // The operations, once, over a backend that has a static member function for each.
 template <class Backend>
 struct Operations {
-  static Tensor q_sample(Tensor x0, Tensor t, Tensor signal, Tensor noise, OptionalTensor mask, Tensor seed, Tensor step,
-                         Tensor sample_id, Tensor row, int64_t stream) {
-    Tensor out = empty_rows(x0);
-    QSample a = q_sample_arguments(x0, signal, noise, mask, counters_of(seed, step, sample_id, row, stream), out);
-    a.t = steps_of(t, x0);
-    Backend::q_sample(a, x0);
+  static Tensor q_sample(Tensor x0, OptionalTensor x0_row, Tensor t, Tensor signal, Tensor noise, OptionalTensor mask,
+                         Tensor seed, Tensor step, Tensor sample_id, Tensor row, int64_t stream) {
+    Tensor out = empty_rows(x0, x0_row);
+    QSample a = q_sample_arguments(x0, x0_row, signal, noise, mask, counters_of(seed, step, sample_id, row, stream), out);
+    a.t = steps_of(t, out);
+    Backend::q_sample(a, out);
     return out;
   }
 
-  static std::tuple<Tensor, Tensor> q_sample_drawn(Tensor x0, Tensor signal, Tensor noise, OptionalTensor mask, Tensor seed,
-                                                   Tensor step, Tensor sample_id, Tensor row, int64_t stream,
-                                                   int64_t step_stream, int64_t group) {
-    Tensor out = empty_rows(x0), t = torch::stable::new_empty(row, {row.numel()});
-    QSample a = q_sample_arguments(x0, signal, noise, mask, counters_of(seed, step, sample_id, row, stream), out);
+  static std::tuple<Tensor, Tensor> q_sample_drawn(Tensor x0, OptionalTensor x0_row, Tensor signal, Tensor noise,
+                                                   OptionalTensor mask, Tensor seed, Tensor step, Tensor sample_id,
+                                                   Tensor row, int64_t stream, int64_t step_stream, int64_t group) {
+    Tensor out = empty_rows(x0, x0_row), t = torch::stable::new_empty(row, {row.numel()});
+    QSample a = q_sample_arguments(x0, x0_row, signal, noise, mask, counters_of(seed, step, sample_id, row, stream), out);
     a.drawn = static_cast<int64_t*>(t.data_ptr());
     a.step_stream = uint32_t(step_stream);
     a.group = uint32_t(group);
-    Backend::q_sample(a, x0);
+    Backend::q_sample(a, out);
     return {out, t};
   }
 
@@ -122,20 +137,25 @@ struct Operations {
     return out;
   }
 
-  static std::tuple<Tensor, Tensor> diffusion_loss(Tensor prediction, Tensor target, OptionalTensor mask) {
-    DiffusionLoss a{};
-    a.shape = shape_of(prediction);
-    a.prediction = rows_of(prediction, prediction);
-    a.target = rows_of(target, prediction);
-    a.mask = mask_of(mask, prediction);
-    Tensor gradient = empty_rows(prediction);
+  static Tensor diffusion_loss(Tensor prediction, Tensor target, OptionalTensor target_row, OptionalTensor mask) {
+    const Shape shape = shape_of(prediction);
     Tensor loss = torch::stable::new_empty(prediction, {}, ScalarType::Float);
-    Tensor partial = torch::stable::new_empty(prediction, {Backend::loss_blocks(a.shape)}, ScalarType::Float);
-    a.gradient = gradient.data_ptr();
-    a.loss = static_cast<float*>(loss.data_ptr());
-    a.partial = static_cast<float*>(partial.data_ptr());
-    Backend::diffusion_loss(a, prediction);
-    return {loss, gradient};
+    Tensor partial = torch::stable::new_empty(prediction, {Backend::loss_blocks(shape)}, ScalarType::Float);
+    Backend::diffusion_loss({shape, rows_of(prediction, prediction), rows_of(target, target_row, prediction),
+                             static_cast<float*>(loss.data_ptr()), static_cast<float*>(partial.data_ptr()),
+                             mask_of(mask, prediction)},
+                            prediction);
+    return loss;
+  }
+
+  static Tensor diffusion_loss_gradient(Tensor prediction, Tensor target, OptionalTensor target_row, OptionalTensor mask,
+                                        Tensor grad) {
+    Tensor out = empty_rows(prediction);
+    Backend::diffusion_loss_gradient({shape_of(prediction), rows_of(prediction, prediction),
+                                      rows_of(target, target_row, prediction), out.data_ptr(),
+                                      dense<float>(grad, ScalarType::Float, 1, prediction), mask_of(mask, prediction)},
+                                     prediction);
+    return out;
   }
 
   static Tensor dropout(Tensor x, OptionalTensor residual, double p, Tensor seed, Tensor step, Tensor sample_id, Tensor row,
@@ -171,6 +191,7 @@ struct Operations {
     library.impl("scale_rows", TORCH_BOX(&Operations::scale_rows));
     library.impl("reverse_step", TORCH_BOX(&Operations::reverse_step));
     library.impl("diffusion_loss", TORCH_BOX(&Operations::diffusion_loss));
+    library.impl("diffusion_loss_gradient", TORCH_BOX(&Operations::diffusion_loss_gradient));
     library.impl("dropout", TORCH_BOX(&Operations::dropout));
     library.impl("words", TORCH_BOX(&Operations::words));
     library.impl("normal", TORCH_BOX(&Operations::normal));

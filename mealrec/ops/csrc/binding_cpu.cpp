@@ -31,6 +31,9 @@ struct Cpu {
   static void reverse_step(const ReverseStep& a, const Tensor&) {
     over_rows<ReverseStep>(a, cpu::reverse_step<float>, cpu::reverse_step<cpu::bfloat16>);
   }
+  static void diffusion_loss_gradient(const DiffusionLossGradient& a, const Tensor&) {
+    over_rows<DiffusionLossGradient>(a, cpu::diffusion_loss_gradient<float>, cpu::diffusion_loss_gradient<cpu::bfloat16>);
+  }
   static void dropout(const Dropout& a, const Tensor&) {
     over_rows<Dropout>(a, cpu::dropout<float>, cpu::dropout<cpu::bfloat16>);
   }

@@ -23,6 +23,9 @@ struct Cuda {
   static void scale_rows(const ScaleRows& a, const Tensor& on) { launch(cuda::scale_rows, a, on); }
   static void reverse_step(const ReverseStep& a, const Tensor& on) { launch(cuda::reverse_step, a, on); }
   static void diffusion_loss(const DiffusionLoss& a, const Tensor& on) { launch(cuda::diffusion_loss, a, on); }
+  static void diffusion_loss_gradient(const DiffusionLossGradient& a, const Tensor& on) {
+    launch(cuda::diffusion_loss_gradient, a, on);
+  }
   static void dropout(const Dropout& a, const Tensor& on) { launch(cuda::dropout, a, on); }
   static void draw(const Draw& a, const Tensor& on) { launch(cuda::draw, a, on); }
   static int64_t loss_blocks(const Shape& shape) { return cuda::loss_blocks(shape); }

@@ -25,6 +25,11 @@ inline const T* row_of(const Rows& rows, int64_t r) {
 }
 
 template <class T>
+inline const T* row_of(const IndexedRows& rows, int64_t r) {
+  return row_of<T>(static_cast<const Rows&>(rows), rows.row ? rows.row[r] : r);
+}
+
+template <class T>
 inline T* row_of(void* out, const Shape& shape, int64_t r) {
   return static_cast<T*>(out) + r * shape.columns;
 }
@@ -129,11 +134,7 @@ template <class T>
 void diffusion_loss(const DiffusionLoss& a, int64_t begin, int64_t end, float& partial) {
   double total = 0.0;
   for (int64_t r = begin; r < end; ++r) {
-    T* gradient = row_of<T>(a.gradient, a.shape, r);
-    if (a.mask && !a.mask[r]) {
-      std::memset(gradient, 0, size_t(a.shape.columns) * sizeof(T));
-      continue;
-    }
+    if (a.mask && !a.mask[r]) continue;
     const float per_column = 1.0f / float(a.shape.columns);
     const T* prediction = row_of<T>(a.prediction, r);
     const T* target = row_of<T>(a.target, r);
@@ -142,11 +143,25 @@ void diffusion_loss(const DiffusionLoss& a, int64_t begin, int64_t end, float& p
     for (int64_t c = 0; c < a.shape.columns; ++c) {
       const float error = load(prediction[c]) - load(target[c]);
       sum += error * error;
-      store(gradient[c], 2.0f * per_column * error);
     }
     total += double(per_column) * sum;
   }
   partial = float(total);
+}
+
+template <class T>
+void diffusion_loss_gradient(const DiffusionLossGradient& a, int64_t begin, int64_t end) {
+  clear_masked<T>(a.out, a.shape, a.mask, begin, end);
+  const float slope = 2.0f * (1.0f / float(a.shape.columns)), grad = *a.grad;
+  for (int64_t r = begin; r < end; ++r) {
+    if (a.mask && !a.mask[r]) continue;
+    const T* prediction = row_of<T>(a.prediction, r);
+    const T* target = row_of<T>(a.target, r);
+    T* out = row_of<T>(a.out, a.shape, r);
+#pragma omp simd
+    for (int64_t c = 0; c < a.shape.columns; ++c)
+      store(out[c], slope * (load(prediction[c]) - load(target[c])) * grad);
+  }
 }
 
 template <class T>

@@ -1,5 +1,6 @@
-// Masked squared error and its gradient in one pass. The order of every sum is fixed: threads, then warps, then one
-// partial sum per block, then a last block over the partial sums.
+// Masked squared error; its gradient, times that of the loss, is a pass of its own in diffusion_loss_gradient.cu. The
+// order of every sum is fixed: threads, then warps, then one partial sum per block, then a last block over the partial
+// sums.
 #include "launch.h"
 #include "rows.cuh"
 
@@ -23,26 +24,21 @@ __device__ __forceinline__ float block_sum(float value) {
   return value;
 }
 
-template <class T, bool ALIGNED>
-__device__ __forceinline__ float row_loss(const DiffusionLoss& a, const Thread& thread, int vectors) {
-  T* out = row_of<T>(a.gradient, a.shape, thread.row);
-  if (a.mask && !a.mask[thread.row]) {
-    clear_row<T, ALIGNED>(out, thread, vectors, a.shape.columns);
-    return 0.0f;
-  }
-  const float per_column = __fdividef(1.0f, float(int(a.shape.columns)));
-  const float slope = 2.0f * per_column;
-  const T* in_prediction = row_of<T>(a.prediction, thread.row);
-  const T* in_target = row_of<T>(a.target, thread.row);
+template <class T, bool ALIGNED, bool PACKED>
+__global__ void __launch_bounds__(BLOCK, 4) diffusion_loss_kernel(const DiffusionLoss a, const Mapping mapping) {
+  struct Row {
+    const T *prediction, *target;
+  };
   Vector<T, ALIGNED> prediction[UNROLL], target[UNROLL];
   float sum = 0.0f;
-  for_each_vector(
-      thread, vectors,
-      [&](int i, int vector) {
-        prediction[i].load(in_prediction, vector, a.shape.columns);
-        target[i].load(in_target, vector, a.shape.columns);
+  for_each_vector<PACKED>(
+      a.shape, mapping, a.mask,
+      [&](int64_t r, int) { return Row{row_of<T>(a.prediction, r), row_of<T>(a.target, r)}; },
+      [&](const Row& row, int i, int vector) {
+        prediction[i].load(row.prediction, vector, a.shape.columns);
+        target[i].load(row.target, vector, a.shape.columns);
       },
-      [&](int i, int vector) {
+      [&](const Row&, int i, int64_t, int) {
         float error[WIDTH<T>], part[WIDTH<T>];
         prediction[i].unpack(error);
         target[i].unpack(part);
@@ -50,19 +46,10 @@ __device__ __forceinline__ float row_loss(const DiffusionLoss& a, const Thread& 
         for (int c = 0; c < WIDTH<T>; ++c) {
           error[c] -= part[c];
           sum = fmaf(error[c], error[c], sum);
-          error[c] *= slope;
         }
-        prediction[i].pack(error);
-        prediction[i].store(out, vector, a.shape.columns);
-      });
-  return sum * per_column;
-}
-
-template <class T, bool ALIGNED>
-__global__ void __launch_bounds__(BLOCK) diffusion_loss_kernel(const DiffusionLoss a, const Mapping mapping) {
-  const Thread thread(mapping.lanes_log2);
-  const float loss = thread.row < a.shape.rows ? row_loss<T, ALIGNED>(a, thread, mapping.vectors) : 0.0f;
-  const float sum = block_sum<BLOCK>(loss);
+      },
+      [](int64_t, int) {});
+  sum = block_sum<BLOCK>(sum * __fdividef(1.0f, float(int(a.shape.columns))));
   if (threadIdx.x == 0) (gridDim.x == 1 ? *a.loss : a.partial[blockIdx.x]) = sum;
 }
 
@@ -76,9 +63,9 @@ __global__ void __launch_bounds__(FINISH) finish_kernel(const float* partial, un
 struct Launch {
   const DiffusionLoss& a;
   cudaStream_t stream;
-  template <class T, bool ALIGNED>
+  template <class T, bool ALIGNED, bool PACKED>
   void operator()(const Mapping& mapping) const {
-    diffusion_loss_kernel<T, ALIGNED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
+    diffusion_loss_kernel<T, ALIGNED, PACKED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
     if (mapping.blocks > 1) finish_kernel<<<1, FINISH, 0, stream>>>(a.partial, mapping.blocks, a.loss);
   }
 };
@@ -95,7 +82,7 @@ int diffusion_loss(const DiffusionLoss& a, void* stream) {
     return int(cudaMemsetAsync(a.loss, 0, sizeof(float), static_cast<cudaStream_t>(stream)));
   const size_t element = element_size(a.shape);
   const bool fits =
-      aligned(a.prediction, element) && aligned(a.target, element) && aligned(a.gradient, a.shape, element);
+      a.shape.columns * element % 16 == 0 && aligned(a.prediction, element) && aligned(a.target, element);
   return launch_rows(a.shape, fits, Launch{a, static_cast<cudaStream_t>(stream)});
 }
 

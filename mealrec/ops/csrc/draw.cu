@@ -7,14 +7,15 @@ namespace mealrec::cuda {
 namespace {
 
 __global__ void __launch_bounds__(BLOCK) draw_kernel(const Draw a, const int64_t quads) {
+  const Key key(a.counters);
   const int64_t index = int64_t(blockIdx.x) * BLOCK + threadIdx.x;
   if (index >= a.rows * quads) return;
   const int64_t row = index / quads, quad = index - row * quads;
   const Source source(a.counters, row);
-  const Words words = source.words(uint32_t(quad));
+  const Words words = source.words(key, uint32_t(quad));
   const uint32_t word[4] = {words.x, words.y, words.z, words.w};
   float normal[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  if (a.normals) add_normals(source, int(quad), scale_of(1.0f), normal);
+  if (a.normals) add_normals(key, source, int(quad), scale_of(1.0f), normal);
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
     const int64_t column = 4 * quad + c;

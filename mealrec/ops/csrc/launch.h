@@ -9,6 +9,7 @@ int q_sample(const QSample&, void* stream);
 int scale_rows(const ScaleRows&, void* stream);
 int reverse_step(const ReverseStep&, void* stream);
 int diffusion_loss(const DiffusionLoss&, void* stream);
+int diffusion_loss_gradient(const DiffusionLossGradient&, void* stream);
 int dropout(const Dropout&, void* stream);
 int draw(const Draw&, void* stream);
 

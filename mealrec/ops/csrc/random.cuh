@@ -12,21 +12,30 @@
 namespace mealrec::cuda {
 
 // A value that all threads of a warp hold, put where the compiler knows it: the ten round keys then cost nothing,
-// as they live on the uniform datapath.
-__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __reduce_or_sync(__activemask(), value); }
+// as they live on the uniform datapath. Before any thread of the warp ends.
+__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __reduce_or_sync(0xFFFFFFFFu, value); }
 
-// A row's part of the counter and the key.
-struct Source {
-  uint32_t seed, step, stream, sample, row;
+// What all rows share: the key, and the step of the counter.
+struct Key {
+  uint32_t seed, step, stream;
 
-  __device__ Source(const Counters& counters, int64_t r)
+  __device__ explicit Key(const Counters& counters)
       : seed(uniform(uint32_t(__ldg(counters.seed)))),
         step(uniform(uint32_t(__ldg(counters.step)))),
-        stream(counters.stream),
-        sample(uint32_t(__ldg(counters.sample_id + r))),
-        row(uint32_t(__ldg(counters.row + r))) {}
+        stream(counters.stream) {}
+};
 
-  __device__ __forceinline__ Words words(uint32_t quad) const { return philox(quad, row, sample, step, seed, stream); }
+// A row's part of the counter.
+struct Source {
+  uint32_t sample, row;
+
+  Source() = default;
+  __device__ Source(const Counters& counters, int64_t r)
+      : sample(uint32_t(__ldg(counters.sample_id + r))), row(uint32_t(__ldg(counters.row + r))) {}
+
+  __device__ __forceinline__ Words words(const Key& key, uint32_t quad) const {
+    return philox(quad, row, sample, key.step, key.seed, key.stream);
+  }
 };
 
 __device__ __forceinline__ float log2_approximate(float x) {
@@ -48,10 +57,10 @@ __device__ __forceinline__ void add_pair(uint32_t radius_word, uint32_t angle_wo
 
 // Adds normals of variance `scale_of` to the columns of one vector, which starts at column vector * N.
 template <int N>
-__device__ __forceinline__ void add_normals(const Source& source, int vector, float scale, float (&x)[N]) {
+__device__ __forceinline__ void add_normals(const Key& key, const Source& source, int vector, float scale, float (&x)[N]) {
 #pragma unroll
   for (int quad = 0; quad < N / 4; ++quad) {
-    const Words words = source.words(uint32_t(vector) * (N / 4) + quad);
+    const Words words = source.words(key, uint32_t(vector) * (N / 4) + quad);
     add_pair(words.x, words.y, scale, x[4 * quad], x[4 * quad + 1]);
     add_pair(words.z, words.w, scale, x[4 * quad + 2], x[4 * quad + 3]);
   }

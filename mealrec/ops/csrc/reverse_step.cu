@@ -8,56 +8,58 @@
 namespace mealrec::cuda {
 namespace {
 
-template <class T, bool ALIGNED, bool GUIDED, bool NOISY>
+template <class T, bool ALIGNED, bool PACKED, bool GUIDED, bool NOISY>
 __global__ void __launch_bounds__(BLOCK) reverse_step_kernel(const ReverseStep a, const Mapping mapping) {
-  const Thread thread(mapping.lanes_log2);
-  if (thread.row >= a.shape.rows) return;
-  T* out = row_of<T>(a.out, a.shape, thread.row);
-  if (a.mask && !a.mask[thread.row]) {
-    clear_row<T, ALIGNED>(out, thread, mapping.vectors, a.shape.columns);
-    return;
-  }
-  const int64_t prev = __ldg(a.t_prev + thread.row);
-  const Reverse k = reverse(__ldg(a.abar + __ldg(a.t + thread.row) + 1), __ldg(a.abar + prev + 1), prev < 0, a.ddpm, a.eta);
-  const float own = GUIDED ? k.x0hat * (1.0f + a.guidance) : k.x0hat, other = -k.x0hat * a.guidance;
-  const float scale = scale_of(k.noise);
-  const Source source(a.counters, thread.row);
-  const T* in_x = row_of<T>(a.x, thread.row);
-  const T* in_x0hat = row_of<T>(a.x0hat, thread.row);
-  const T* in_null = GUIDED ? row_of<T>(a.null, thread.row) : nullptr;
+  const Key key(a.counters);
+  struct Row {
+    Source source;
+    float of_x, own, other, scale;
+    const T *x, *x0hat, *null;
+  };
   Vector<T, ALIGNED> x[UNROLL], x0hat[UNROLL], null[GUIDED ? UNROLL : 1];
-  for_each_vector(
-      thread, mapping.vectors,
-      [&](int i, int vector) {
-        x[i].load(in_x, vector, a.shape.columns);
-        x0hat[i].load(in_x0hat, vector, a.shape.columns);
-        if constexpr (GUIDED) null[i].load(in_null, vector, a.shape.columns);
+  for_each_vector<PACKED>(
+      a.shape, mapping, a.mask,
+      [&](int64_t r, int) {
+        const int64_t prev = __ldg(a.t_prev + r);
+        const Reverse k = reverse(__ldg(a.abar + __ldg(a.t + r) + 1), __ldg(a.abar + prev + 1), prev < 0, a.ddpm, a.eta);
+        const float own = GUIDED ? k.x0hat * (1.0f + a.guidance) : k.x0hat, other = -k.x0hat * a.guidance;
+        return Row{Source(a.counters, r), k.x, own, other, scale_of(k.noise), row_of<T>(a.x, r), row_of<T>(a.x0hat, r),
+                   GUIDED ? row_of<T>(a.null, r) : nullptr};
       },
-      [&](int i, int vector) {
+      [&](const Row& row, int i, int vector) {
+        x[i].load(row.x, vector, a.shape.columns);
+        x0hat[i].load(row.x0hat, vector, a.shape.columns);
+        if constexpr (GUIDED) null[i].load(row.null, vector, a.shape.columns);
+      },
+      [&](const Row& row, int i, int64_t r, int vector) {
         float value[WIDTH<T>], part[WIDTH<T>];
         x[i].unpack(value);
         x0hat[i].unpack(part);
 #pragma unroll
-        for (int c = 0; c < WIDTH<T>; ++c) value[c] = fmaf(own, part[c], k.x * value[c]);
+        for (int c = 0; c < WIDTH<T>; ++c) value[c] = fmaf(row.own, part[c], row.of_x * value[c]);
         if constexpr (GUIDED) {
           null[i].unpack(part);
 #pragma unroll
-          for (int c = 0; c < WIDTH<T>; ++c) value[c] = fmaf(other, part[c], value[c]);
+          for (int c = 0; c < WIDTH<T>; ++c) value[c] = fmaf(row.other, part[c], value[c]);
         }
-        if constexpr (NOISY) add_normals(source, vector, scale, value);
+        if constexpr (NOISY) add_normals(key, row.source, vector, row.scale, value);
         x[i].pack(value);
-        x[i].store(out, vector, a.shape.columns);
-      });
+        x[i].store(row_of<T>(a.out, a.shape, r), vector, a.shape.columns);
+      },
+      Clear<T, ALIGNED>{a.out, a.shape});
 }
 
 struct Launch {
   const ReverseStep& a;
   cudaStream_t stream;
-  template <class T, bool ALIGNED>
+  template <class T, bool ALIGNED, bool PACKED>
   void operator()(const Mapping& mapping) const {
     const bool noisy = a.ddpm || a.eta > 0.0f;
-    auto kernel = a.null.data ? (noisy ? reverse_step_kernel<T, ALIGNED, true, true> : reverse_step_kernel<T, ALIGNED, true, false>)
-                              : (noisy ? reverse_step_kernel<T, ALIGNED, false, true> : reverse_step_kernel<T, ALIGNED, false, false>);
+    auto kernel = reverse_step_kernel<T, ALIGNED, PACKED, false, false>;
+    if (a.null.data)
+      kernel = noisy ? reverse_step_kernel<T, ALIGNED, PACKED, true, true> : reverse_step_kernel<T, ALIGNED, PACKED, true, false>;
+    else if (noisy)
+      kernel = reverse_step_kernel<T, ALIGNED, PACKED, false, true>;
     kernel<<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
   }
 };

@@ -5,36 +5,36 @@
 namespace mealrec::cuda {
 namespace {
 
-template <class T, bool ALIGNED>
+template <class T, bool ALIGNED, bool PACKED>
 __global__ void __launch_bounds__(BLOCK) scale_rows_kernel(const ScaleRows a, const Mapping mapping) {
-  const Thread thread(mapping.lanes_log2);
-  if (thread.row >= a.shape.rows) return;
-  T* out = row_of<T>(a.out, a.shape, thread.row);
-  if (a.mask && !a.mask[thread.row]) {
-    clear_row<T, ALIGNED>(out, thread, mapping.vectors, a.shape.columns);
-    return;
-  }
-  const float scale = __ldg(a.scale + __ldg(a.t + thread.row) + 1);
-  const T* in = row_of<T>(a.x, thread.row);
+  struct Row {
+    float scale;
+    const T* x;
+  };
   Vector<T, ALIGNED> x[UNROLL];
-  for_each_vector(
-      thread, mapping.vectors, [&](int i, int vector) { x[i].load(in, vector, a.shape.columns); },
-      [&](int i, int vector) {
+  for_each_vector<PACKED>(
+      a.shape, mapping, a.mask,
+      [&](int64_t r, int) {
+        return Row{__ldg(a.scale + __ldg(a.t + r) + 1), row_of<T>(a.x, r)};
+      },
+      [&](const Row& row, int i, int vector) { x[i].load(row.x, vector, a.shape.columns); },
+      [&](const Row& row, int i, int64_t r, int vector) {
         float value[WIDTH<T>];
         x[i].unpack(value);
 #pragma unroll
-        for (float& v : value) v *= scale;
+        for (float& v : value) v *= row.scale;
         x[i].pack(value);
-        x[i].store(out, vector, a.shape.columns);
-      });
+        x[i].store(row_of<T>(a.out, a.shape, r), vector, a.shape.columns);
+      },
+      Clear<T, ALIGNED>{a.out, a.shape});
 }
 
 struct Launch {
   const ScaleRows& a;
   cudaStream_t stream;
-  template <class T, bool ALIGNED>
+  template <class T, bool ALIGNED, bool PACKED>
   void operator()(const Mapping& mapping) const {
-    scale_rows_kernel<T, ALIGNED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
+    scale_rows_kernel<T, ALIGNED, PACKED><<<mapping.blocks, BLOCK, 0, stream>>>(a, mapping);
   }
 };
 

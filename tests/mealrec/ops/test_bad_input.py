@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from mealrec.ops import Counters, Sampler, Schedule, dropout, normal, q_sample, reverse_step
+from mealrec.ops import (
+    Counters,
+    Sampler,
+    Schedule,
+    corrupt,
+    diffusion_loss,
+    dropout,
+    normal,
+    q_sample,
+    reverse_step,
+)
 
 SCHEDULE = Schedule()
 
@@ -36,6 +46,33 @@ def test_q_sample(kernel):
     refused("mask is torch.float32", mask_R=torch.ones(3, device=device))
     refused(r"expected equal \[rows, width\]", x=torch.zeros(3, device=device))
     refused("kernel is 'fast', expected one of auto, cuda, cpu, reference", name="fast")
+
+
+def test_rows_by_index(kernel):
+    name, device = kernel
+    x, t = inputs(device)
+    row = torch.tensor([0, 2, 1, 0], device=device)
+    counters = make_counters(4, device)
+
+    def refused(match, row=row):
+        with pytest.raises(ValueError, match=match):
+            q_sample(x, 3, SCHEDULE, counters, 1, row_R=row, kernel=name)
+        with pytest.raises(ValueError, match=match):
+            corrupt(x, SCHEDULE, counters, 1, 2, row_R=row, kernel=name)
+        with pytest.raises(ValueError, match=match):
+            diffusion_loss(torch.zeros(4, 4, device=device), x, row_R=row, kernel=name)
+
+    refused(r"row is torch.int32 \(4,\).*expected torch.int64", row=row.int())
+    refused(r"row is torch.int64 \(4, 1\)", row=row[:, None])
+    if device == "cpu":  # a GPU's host does not wait for them
+        refused(r"row is 0 \.\. 3, expected 0 \.\. 2", row=row * 3 % 4)
+        refused(r"row is -1 \.\. 1, expected 0 \.\. 2", row=row - 1)
+    with pytest.raises(ValueError, match=r"sample_id is torch.int64 \(3,\).*expected torch.int64 \[4\]"):
+        q_sample(x, 3, SCHEDULE, make_counters(3, device), 1, row_R=row, kernel=name)
+    with pytest.raises(ValueError, match=r"row is torch.int64 \(4,\).*expected torch.int64 \[3\]"):
+        diffusion_loss(x, x, row_R=row, kernel=name)
+    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(3, 2\)"):
+        diffusion_loss(x, x[:, :2], row_R=row[:3], kernel=name)
 
 
 def test_pairs_of_rows(kernel):

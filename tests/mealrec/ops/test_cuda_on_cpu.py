@@ -48,12 +48,34 @@ FAULTS = {
         "",
         "q_sample",
     ),
+    "part of a vector in the loss": (
+        "diffusion_loss",
+        "diffusion_loss.cu",
+        "a.shape.columns * element % 16 == 0 && ",
+        "",
+        "diffusion_loss",
+    ),
     "no barrier": ("diffusion_loss", "diffusion_loss.cu", "  __syncthreads();", "", "diffusion_loss"),
     "partial sums left out": (
         "diffusion_loss",
         "diffusion_loss.cu",
         "i < count;",
         "i < count && i < 8;",
+        "diffusion_loss",
+    ),
+    "gradient of the loss itself": (
+        "diffusion_loss_gradient",
+        "diffusion_loss_gradient.cu",
+        " * grad;",
+        ";",
+        "diffusion_loss",
+    ),
+    "rows as they lie": ("q_sample", "rows.cuh", "r = __ldg(rows.row + r);", "", "q_sample"),
+    "target of the row itself": (
+        "diffusion_loss",
+        "diffusion_loss.cu",
+        "row_of<T>(a.target, ",
+        "row_of<T>(static_cast<const Rows&>(a.target), ",
         "diffusion_loss",
     ),
     "table of the step before": ("q_sample", "q_sample.cu", "a.signal + t + 1", "a.signal + t", "q_sample"),
@@ -69,25 +91,53 @@ FAULTS = {
     "one quad twice": ("q_sample", "random.cuh", "(N / 4) + quad)", "(N / 4))", "q_sample"),
     "mask of the row before": (
         "scale_rows",
-        "scale_rows.cu",
-        "!a.mask[thread.row]",
-        "!a.mask[thread.row ? thread.row - 1 : 0]",
+        "rows.cuh",
+        "!mask[r]",
+        "!mask[r ? r - 1 : 0]",
         "q_sample",
     ),
     "one row too many": (
         "dropout",
-        "dropout.cu",
-        "thread.row >= a.shape.rows",
-        "thread.row > a.shape.rows",
+        "rows.cuh",
+        "r >= shape.rows",
+        "r > shape.rows",
         "dropout",
+    ),
+    "one packed row too many": (
+        "dropout",
+        "rows.cuh",
+        "first_row + local[i] < shape.rows",
+        "first_row + local[i] <= shape.rows",
+        "dropout",
+    ),
+    "packed rows of the next block": (
+        "diffusion_loss",
+        "rows.cuh",
+        "local[i] < mapping.rows && ",
+        "",
+        "diffusion_loss",
+    ),
+    "packed rows by an inverse rounded down": (
+        "dropout",
+        "rows.cuh",
+        "(65536 + vectors - 1) / vectors",
+        "65536 / vectors",
+        "dropout",
+    ),
+    "mask of another packed row": (
+        "q_sample",
+        "rows.cuh",
+        "mask[first_row + local[i]]",
+        "mask[first_row]",
+        "q_sample",
     ),
     "rows of 32 bits": ("draw", "random.cuh", "row(uint32_t(", "row(0x7FFFFFFF & uint32_t(", "words"),
     "a mask of lanes that have ended": (
-        "q_sample",
-        "random.cuh",
-        "__activemask()",
-        "0xFFFFFFFFu",
-        "q_sample",
+        "draw",
+        "draw.cu",
+        "const Source source",
+        "const Key late(a.counters);\n  const Source source",
+        "words",
     ),
 }
 
@@ -162,18 +212,30 @@ def test_steps_are_drawn_without_columns(library):
     assert results[0][0].shape == (300, 0) and torch.equal(results[0][1], results[1][1])
 
 
-def test_bits_do_not_depend_on_the_order_of_threads(library):
-    x, y = torch.randn(2, 600, 200)
+@pytest.mark.parametrize("row", [-1, 4, 2**32])
+def test_a_row_that_is_not_there_ends_the_kernel(library, row, monkeypatch):
+    """On a GPU the host does not look at the index."""
+    monkeypatch.setattr(ops, "check_index", lambda *_: None)
+    x0, prediction, index = torch.zeros(4, 8), torch.zeros(40, 8), torch.zeros(40, dtype=torch.int64)
+    index[37] = row
+    with pytest.raises(RuntimeError, match="a trap"):
+        ops.q_sample(x0, 0, Schedule(), make_counters(40), 1, row_R=index, kernel="cpu")
+    with pytest.raises(RuntimeError, match="a trap"):
+        ops.diffusion_loss(prediction, x0, row_R=index, kernel="cpu")
+
+
+@pytest.mark.parametrize("columns", [24, 200])
+def test_bits_do_not_depend_on_the_order_of_threads(library, columns):
+    x, y = torch.randn(2, 600, columns)
     t, counters = torch.arange(600) % 9 + 1, make_counters(600)
     results = []
     for order in ORDERS:
-        for diverged in (False, True):
-            library.set(order, diverged=diverged)
-            noisy = ops.q_sample(x, t, Schedule(), counters, 1, kernel="cpu")
-            back = ops.reverse_step(
-                noisy, y, t, t - 1, Schedule(), counters, 2, sampler=Sampler("ddpm"), kernel="cpu"
-            )
-            results.append((back, ops.diffusion_loss(back, y, kernel="cpu")))
+        library.set(order)
+        noisy = ops.q_sample(x, t, Schedule(), counters, 1, kernel="cpu")
+        back = ops.reverse_step(
+            noisy, y, t, t - 1, Schedule(), counters, 2, sampler=Sampler("ddpm"), kernel="cpu"
+        )
+        results.append((back, ops.diffusion_loss(back, y, kernel="cpu")))
     library.set()
     for back, loss in results[1:]:
         assert torch.equal(back, results[0][0]) and torch.equal(loss, results[0][1])
@@ -223,7 +285,7 @@ def test_more_than_two_to_the_31_elements(library, rows, columns, dtype):
     )
     dropped = ops.dropout(x[tail].double(), 0.3, last, 64, residual_RD=y[tail].double(), kernel="reference")
     check("dropout", ops.dropout(x, 0.3, counters, 64, residual_RD=y, kernel="cpu"), dropped)
-    gradient = torch.ops.mealrec.diffusion_loss(x, y, None)[1]
+    gradient = torch.ops.mealrec.diffusion_loss_gradient(x, y, None, None, torch.tensor(1.0))
     check("gradient of the loss", gradient, 2 * (x[tail].double() - y[tail].double()) / columns)
     library.set()
 

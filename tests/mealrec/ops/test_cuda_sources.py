@@ -11,7 +11,11 @@ import pytest
 from mealrec.ops import build
 
 # Instructions per element between two stores of a thread's loop, on sm_90 (docs/kernels.md).
-BUDGET = {("q_sample", "bfloat16"): 20, ("q_sample", "float"): 22, ("diffusion_loss", "bfloat16"): 10}
+BUDGET = {
+    ("q_sample", "bfloat16"): 20,
+    ("q_sample", "float"): 22,
+    ("diffusion_loss_gradient", "bfloat16"): 10,
+}
 
 
 def compile_alone(nvcc, name, architecture, out):
@@ -56,7 +60,7 @@ def test_no_spills_and_no_local_memory(nvcc, name, architecture, tmp_path):
 def test_four_blocks_of_q_sample_fit_a_multiprocessor(nvcc, architecture, tmp_path):
     report = compile_alone(nvcc, "q_sample", architecture, tmp_path / "kernel.cubin")
     registers = [int(used) for used in re.findall(r"Used (\d+) registers", report)]
-    assert len(registers) == 4 and max(registers) <= 65536 // (4 * 256)
+    assert len(registers) == 8 and max(registers) <= 65536 // (4 * 256)
 
 
 @pytest.mark.parametrize("name", [name for name in build.KERNELS if name != "draw"])
@@ -64,11 +68,11 @@ def test_aligned_rows_move_in_sixteen_bytes(nvcc, name, tmp_path):
     compile_alone(nvcc, name, "90", tmp_path / "kernel.cubin")
     kernels = disassemble(tmp_path / "kernel.cubin")
     aligned = {name: code for name, code in kernels.items() if re.search(r"(bfloat16|I?f)Lb1E", name)}
-    assert len(aligned) >= 2
+    assert len(aligned) >= 4
     for kernel, code in aligned.items():
         assert not any(op.startswith(("LDL", "STL")) for op in code), kernel
         assert sum(op.startswith("LDG.E.128") for op in code) >= 4, kernel
-        assert sum(op.startswith("STG.E.128") for op in code) >= 4, kernel
+        assert name == "diffusion_loss" or sum(op.startswith("STG.E.128") for op in code) >= 4, kernel
         assert not any(op.startswith(("LDG.E.U16", "STG.E.U16")) for op in code), kernel
 
 
@@ -78,7 +82,7 @@ def test_instructions_per_element(nvcc, name, dtype, tmp_path):
     compile_alone(nvcc, name, "90", tmp_path / "kernel.cubin")
     kernels = disassemble(tmp_path / "kernel.cubin")
     letter = "bfloat16" if dtype == "bfloat16" else "kernelIf"
-    (code,) = [code for kernel, code in kernels.items() if f"{letter}Lb1E" in kernel]
+    (code,) = [code for kernel, code in kernels.items() if f"{letter}Lb1ELb0E" in kernel]  # not packed
     stores = [at for at, op in enumerate(code) if op.startswith("STG.E.128")][-4:]
     between = max(b - a for a, b in zip(stores, stores[1:], strict=False))
     assert between / (8 if dtype == "bfloat16" else 4) <= BUDGET[name, dtype]

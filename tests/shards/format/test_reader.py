@@ -1,11 +1,18 @@
 """What the index and the readers say of broken data sets: one line with file, record, field and fault."""
 
+import bz2
+import gzip
+import lzma
+import os
 import re
+import tarfile
 
 import numpy as np
 import pytest
 
 from shards import DataError, Features, Index
+from shards.__main__ import main
+from shards.format.check import check_data_set
 from shards.format.files import file_sha256
 from shards.format.reader import read_feature_shard, read_sequence_shard
 from tests.shards.format.tamper import rewrite_index, rewrite_shard
@@ -60,11 +67,17 @@ def test_truncated_tar(data, family):
 
 def test_truncated_tar_that_the_index_lists(data):
     file = data.local(data.sequence_shards[0])
-    file.write_bytes(file.read_bytes()[:1300])
-    rewrite_index(
-        data.path, lambda raw: raw["sequence_shards"][0].update(bytes=1300, sha256=file_sha256(file))
-    )
-    says(data.path, r"sequences-000000\.tar: (not readable as a tar|record .* found only|found \d+ users)")
+    content = file.read_bytes()
+    for size, fault in (
+        (1300, r"sequence_shards\[0\]: found \d+ users and \d+ training events in 1300 bytes"),
+        (
+            len(content) - 12_000,
+            r"sequences-000000\.tar: (not readable as a plain tar|record|found \d+ users)",
+        ),
+    ):
+        file.write_bytes(content[:size])
+        resign(data, "sequence_shards", 0)
+        says(data.path, fault)
 
 
 @pytest.mark.parametrize("family", ["sequence_shards", "feature_shards"])
@@ -161,23 +174,55 @@ def test_no_shards(data):
     ("change", "parts"),
     [
         (lambda raw: raw.pop("users") and None, ["field users is missing"]),
-        (lambda raw: raw.update(videos="many"), ["field videos: found 'many', expected int >= 1"]),
+        (lambda raw: raw.update(videos="many"), ["field videos: found 'many', expected a valid integer"]),
         (lambda raw: raw.update(videos=True), ["field videos: found True"]),
         (lambda raw: raw.update(users=61), ["users: found 61, expected 60, the sum over sequence_shards"]),
         (lambda raw: raw.update(schema_version=2), ["schema_version: found 2, expected 1"]),
         (
             lambda raw: raw["split"].update(kind="random"),
-            ["split: field kind: found 'random', expected one of"],
+            [r"field split\.kind: found 'random', expected 'leave-one-out', 'time'"],
         ),
         (lambda raw: raw["sequence_shards"][1].update(users=1), [r"sequence_shards\[1\]: users, first_user"]),
         (
             lambda raw: raw["sequence_shards"][0].update(train_lengths=[[3]]),
-            ["train_lengths: found \\[\\[3\\]\\]"],
+            [r"field sequence_shards\[0\]\.train_lengths\[0\]\[1\] is missing"],
         ),
-        (lambda raw: raw["counts"].pop("test_users") and None, ["counts: field test_users is missing"]),
-        (lambda raw: raw["items"].update(file="../x"), ["expected a path inside the data set"]),
+        (lambda raw: raw["counts"].pop("test_users") and None, [r"field counts\.test_users is missing"]),
+        *[
+            (
+                lambda raw, file=file: raw["items"].update(file=file),
+                [r"field items\.file: found", "expected a path inside the data set"],
+            )
+            for file in ("../x", "/etc/passwd", "", ".", "a\0b", "a\nb")
+        ],
+        (lambda raw: raw["items"].update(sha256="?"), [r"field items\.sha256: found '\?'"]),
+        (lambda raw: raw.update(videos=10**12), ["field videos: found 1000000000000, expected less than"]),
+        (lambda raw: raw.update(videos=10**4000), [r"field videos: found 1000\d*\.\.\."]),
+        (lambda raw: raw.update(users=float("inf")), ["Infinity|field users: found inf"]),
+        (
+            lambda raw: raw.update(interactions=10**9),
+            ["field interactions: found 1000000000, expected 60 to"],
+        ),
+        (
+            lambda raw: raw["features"].update(frames=10**9),
+            [r"feature_shards\[0\]: found \d+ videos of 16000000000 bytes in"],
+        ),
+        (
+            lambda raw: raw["feature_shards"][0].update(first_item=50),
+            [r"feature_shards\[0\]: field first_item: found 50"],
+        ),
+        *[
+            (
+                lambda raw, length=length: raw["sequence_shards"][0]["train_lengths"][0].__setitem__(
+                    0, length
+                ),
+                [r"sequence_shards\[0\]"],
+            )
+            for length in (-1, 10**6, 10**30, float("inf"), 1.5, "7", None)
+        ],
+        (lambda raw: raw["source"].update(drops=["x"]), [r"field source\.drops: found \['x'\]"]),
         (lambda raw: raw.update(features=None), ["feature shards hold 40 videos"]),
-        (lambda raw: [], ["found list, expected an object"]),
+        (lambda raw: [], [r"found \[\], expected an object"]),
     ],
 )
 def test_index_faults(data, change, parts):
@@ -201,3 +246,86 @@ def test_sizes_of_all_shards_are_compared_at_load(data):
     with pytest.raises(DataError, match="missing"):
         Index.load(data.path)
     Index.load(data.path, check_sizes=False)
+
+
+def test_an_index_that_is_too_large_is_not_read(data):
+    with open(f"{data.path}/index.json", "r+b") as file:
+        file.truncate(1 << 42)
+    says(data.path, r"index\.json: found 4398046511104 bytes, expected at most 1073741824")
+
+
+def resign(data, family, number):
+    """Make the index list a shard as it is now."""
+    file = data.local(getattr(data, family)[number])
+    rewrite_index(
+        data.path,
+        lambda raw: raw[family][number].update(bytes=file.stat().st_size, sha256=file_sha256(file)),
+    )
+
+
+@pytest.mark.parametrize("packer", [gzip, bz2, lzma])
+def test_a_compressed_tar_is_not_unpacked(data, packer):
+    file = data.local(data.sequence_shards[0])
+    file.write_bytes(packer.compress(file.read_bytes() * 100))
+    resign(data, "sequence_shards", 0)
+    says(data.path, r"sequences-000000\.tar: not readable as a plain tar|found \d+ users and")
+
+
+def test_a_sparse_tar_is_not_read(data):
+    file = data.local(data.feature_shards[0])
+    header = tarfile.TarInfo("video-00000001.frames.npy")
+    header.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 42)}
+    padding = bytes(file.stat().st_size)
+    file.write_bytes(header.tobuf(tarfile.PAX_FORMAT) + padding)
+    resign(data, "feature_shards", 0)
+    says(data.path, r"features-000000\.tar: not readable as a plain tar: .*sparse")
+
+
+@pytest.mark.parametrize("size", [1 << 42, -512])
+def test_a_member_of_an_absurd_size(data, size):
+    file = data.local(data.feature_shards[0])
+    content = bytearray(file.read_bytes())
+    header = tarfile.TarInfo("video-00000001.frames.npy")
+    header.size = size
+    content[:512] = header.tobuf(tarfile.GNU_FORMAT)
+    file.write_bytes(content)
+    resign(data, "feature_shards", 0)
+    says(data.path, r"features-000000\.tar: not readable as a plain tar: video-00000001")
+
+
+@pytest.mark.parametrize("value", [np.float32(7), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)])
+def test_records_without_numbers(data, value):
+    rewrite_shard(data.path, "features", 0, lambda samples: samples[1].update({"frames.npy": value}))
+    says(data.path, "record video-00000002, field frames: found")
+    assert any("video-00000002, field frames" in fault for fault in check_data_set(data.path))
+    rewrite_shard(data.path, "sequences", 0, lambda samples: samples[1].update({"item.npy": value}))
+    says(data.path, "record block-00000001, field item: found")
+    assert any("block-00000001, field item" in fault for fault in check_data_set(data.path))
+
+
+def test_a_block_without_users(data):
+    def change(samples):
+        for name in ("user", "length", "item", "time", "boundary"):
+            samples[1][f"{name}.npy"] = samples[1][f"{name}.npy"][:0]
+
+    rewrite_shard(data.path, "sequences", 0, change)
+    says(data.path, "record block-00000001, field length: found no users, expected at least 1")
+    assert any("found no users" in fault for fault in check_data_set(data.path))
+
+
+@pytest.mark.parametrize("family", ["sequence_shards", "items_file"])
+def test_a_pipe_in_place_of_a_file(data, family):
+    entry = getattr(data, family)
+    file = data.local(entry[0] if family == "sequence_shards" else entry)
+    file.unlink()
+    os.mkfifo(file)
+    says(data.path, f"{file.name}: not a regular file")
+    assert any(f"{file.name}: not a regular file" in fault for fault in check_data_set(data.path))
+
+
+def test_names_that_a_terminal_would_act_on(data, capsys):
+    rewrite_index(data.path, lambda raw: raw.update(name="\x1b]0;title\x07", fingerprint="\ud800\x1b[2J"))
+    main(["info", data.path])
+    main(["check", data.path])
+    output = capsys.readouterr()
+    assert "\x1b" not in output.out + output.err

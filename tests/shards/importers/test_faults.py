@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shards import Index
 from shards.__main__ import main
 
 CSV = "user_id,item_id,timestamp\n"
@@ -170,3 +171,75 @@ def test_outputs_that_cannot_be_written(tmp_path, capsys):
         assert main([*command, "--out", str(log / "data")]) == 2
         assert "cannot be written" in capsys.readouterr().err
     assert log.read_text() == CSV + "1,2,3\n"
+
+
+def imports(tmp_path, file, text, *options):
+    log = tmp_path / file
+    if isinstance(text, bytes):
+        log.write_bytes(text)
+    else:
+        log.write_text(text)
+    out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+    assert main(["import", *options[:1], str(log), *options[1:], "--out", str(out)]) == 0
+    return Index.load(out)
+
+
+def test_columns_without_a_name(tmp_path):
+    """A trailing comma, and the index column that pandas writes."""
+    index = imports(tmp_path, "a.csv", "user_id,item_id,timestamp,\n1,2,3,\n1,3,4,\n", "table")
+    assert index.interactions == 2
+    index = imports(tmp_path, "b.csv", ",user_id,item_id,timestamp\n0,1,2,3\n1,1,3,4\n", "table")
+    assert index.interactions == 2
+
+
+def test_columns_that_differ_only_in_case(tmp_path):
+    options = ["table", "--columns", "user=id,item=ID,time=Id"]
+    index = imports(tmp_path, "a.csv", "id,ID,Id\n1,7,3\n1,8,4\n", *options)
+    assert index.user_ids().tolist() == [1] and index.item_ids().tolist() == [7, 8]
+    table = pa.table({"id": [1, 1], "ID": [7, 8], "Id": [3, 4]})
+    pq.write_table(table, tmp_path / "b.parquet")
+    index = imports(tmp_path, "b.parquet", (tmp_path / "b.parquet").read_bytes(), *options)
+    assert index.user_ids().tolist() == [1] and index.item_ids().tolist() == [7, 8]
+
+
+def test_a_column_that_is_there_twice(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,item_id,timestamp\n1,2,3,4\n")
+    says(capsys, tmp_path, ["table", log], "log.csv: the column 'item_id' is there 2 times, expected once")
+    inter = tmp_path / "log.inter"
+    inter.write_text("user_id:token\titem_id:token\titem_id:float\n1\t2\t3\n")
+    says(capsys, tmp_path, ["recbole", inter], "log.inter:1: the column 'item_id' is there 2 times")
+    index = imports(tmp_path, "other.csv", "user_id,item_id,x,x,timestamp\n1,2,3,4,5\n", "table")
+    assert index.interactions == 1
+
+
+def test_damaged_files(tmp_path, capsys):
+    packed = bytearray(gzip.compress((CSV + "".join(f"1,{i},{i}\n" for i in range(5000))).encode()))
+    packed[len(packed) // 2] ^= 0xFF
+    (tmp_path / "log.csv.gz").write_bytes(packed)
+    says(capsys, tmp_path, ["table", tmp_path / "log.csv.gz"], "log.csv.gz")
+    packed[20] ^= 0xFF
+    (tmp_path / "log.csv.gz").write_bytes(packed)
+    says(capsys, tmp_path, ["table", tmp_path / "log.csv.gz"], "log.csv.gz")
+    log = tmp_path / "log.parquet"
+    ids = list(range(3000))
+    pq.write_table(pa.table({"user_id": ids, "item_id": ids, "timestamp": ids}), log, compression="gzip")
+    content = bytearray(log.read_bytes())
+    content[40:400] = bytes(360)
+    log.write_bytes(content)
+    says(capsys, tmp_path, ["table", log], "log.parquet: ")
+
+
+def test_long_lines(tmp_path, capsys, monkeypatch):
+    long = "x" * 200_000
+    index = imports(tmp_path, "a.csv", f"user_id,item_id,timestamp,text\n1,2,3,{long}\n", "table")
+    assert index.interactions == 1
+    log = tmp_path / "log.csv"
+    log.write_text(f"user_id,item_id,timestamp,text\n1,2,3,{long}\n1,2,x,\n")
+    says(capsys, tmp_path, ["table", log], "log.csv:3: column timestamp: found 'x'")
+    index = imports(tmp_path, "b.csv", f"user_id,item_id,timestamp,{long}\n1,2,3,4\n", "table")
+    assert index.interactions == 1
+    monkeypatch.setattr("shards.importers.source.LONGEST_LINE", 1 << 10)
+    says(capsys, tmp_path, ["table", log], "log.csv", "1024")
+    log.write_text(f"user_id,item_id,timestamp,{long}\n1,2,3,4\n")
+    says(capsys, tmp_path, ["table", log], "log.csv:1: found a line of more than 1024 characters")

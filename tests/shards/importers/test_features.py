@@ -1,5 +1,9 @@
 """Feature sources against the arrays they were made from, and the messages for faulty ones."""
 
+import os
+import shutil
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -187,3 +191,86 @@ def test_sources_that_cannot_be_joined(log, tmp_path, capsys):
     says(capsys, log, log, [], "found '.csv', expected a folder, .npy or .npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "f.npz").read_bytes()[:-30])
     says(capsys, log, tmp_path / "cut.npz", [], "cut.npz: not readable as .npz")
+
+
+def npy(shape="(4, 3)", descr="'<f4'", content=48):
+    """A `.npy` whose header says what it likes."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (npy(shape="(-1,)", descr="'|V0'"), "found |V0"),
+        (npy(shape="(0,)", descr="'|V0'", content=0), "found |V0"),
+        (npy(shape="(-4, -3)"), "expected lengths of 0 or more"),
+        (npy(shape="(4, 4)"), "found 48 bytes after the header, expected float32 [4, 4]"),
+        (npy(shape="(4611686018427387904, 16)"), "found 48 bytes"),
+        (npy(shape="(True, 12)"), "expected lengths of 0 or more"),
+        (npy(descr="'|O'"), "found object, expected floats or integers"),
+        (npy(descr="'<U3'"), "found <U3, expected floats or integers"),
+        (npy(descr="[('a', '<f4')]"), "expected floats or integers"),
+        (npy(descr="7"), "not readable as .npy"),
+        (npy(shape="((((("), "not readable as .npy"),
+        (npy(shape="()", content=4), "found shape []"),
+        (npy()[:40], "not readable as .npy"),
+        (b"\x93NUMPY\x09\x00", "found version (9, 0)"),
+        (b"", "not readable as .npy"),
+    ],
+)
+def test_arrays_that_are_not_what_they_say(log, tmp_path, capsys, content, part):
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "3.npy").write_bytes(content)
+    says(capsys, log, tmp_path / "features", [], "3.npy", part)
+    (tmp_path / "stack.npy").write_bytes(content)
+    says(capsys, log, tmp_path / "stack.npy", ["--feature-ids", "row+1"], "stack.npy", part)
+
+
+def test_a_pipe_in_place_of_an_array(log, tmp_path, capsys):
+    (tmp_path / "features").mkdir()
+    os.mkfifo(tmp_path / "features" / "3.npy")
+    says(capsys, log, tmp_path / "features", [], "3.npy", "not a regular file")
+
+
+def test_archives_with_other_members(log, tmp_path, capsys):
+    stack = draw(2, 3, 6)
+    file = tmp_path / "f.npz"
+    ids = np.array([3, 5])
+    for length, found in (([np.nan, 1], "length nan"), ([1.5, 1], "length 1.5"), ([[1, 1]], "shape [1, 2]")):
+        np.savez(file, item_id=ids, features=stack, length=np.array(length))
+        says(capsys, log, file, [], f"found {found}", "expected 2 lengths in 0..3")
+    np.savez(file, item_id=np.array(3), features=stack)
+    says(capsys, log, file, [], "found ids of shape []")
+    np.savez(file, item_id=np.array([3.0, 5.0]), features=stack)
+    says(capsys, log, file, [], "found float64, expected integers or text")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("item_id", b"3")
+        archive.writestr("features", b"3")
+    says(capsys, log, file, [], "no array 'item_id'")
+    np.savez_compressed(file, item_id=ids, features=stack)
+    content = bytearray(file.read_bytes())
+    content[content.index(b"features.npy") + 60] ^= 0xFF
+    file.write_bytes(content)
+    says(capsys, log, file, [], "not readable as .npz")
+
+
+def test_an_archive_that_is_larger_than_the_disk(log, tmp_path, capsys, monkeypatch):
+    np.savez_compressed(tmp_path / "f.npz", item_id=np.array([3, 5]), features=np.zeros((2, 4096, 64)))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    says(capsys, log, tmp_path / "f.npz", [], "found 4.0 MiB when unpacked, expected at most the 1.0 MiB")
+
+
+def test_ids_in_another_encoding(log, tmp_path, capsys):
+    np.save(tmp_path / "stack.npy", draw(2, 6))
+    (tmp_path / "ids.txt").write_bytes("3\n5\n".encode("utf-16"))
+    says(
+        capsys,
+        log,
+        tmp_path / "stack.npy",
+        ["--feature-ids", str(tmp_path / "ids.txt")],
+        "ids.txt",
+        "not UTF-8",
+    )

@@ -1,7 +1,6 @@
 """The host's feature table: filled once, whole or not at all, joined by index."""
 
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -14,10 +13,12 @@ import pytest
 import torch
 
 from shards import DataError, Features, Index
+from shards.format import files
 from shards.format.files import file_sha256
 from shards.stream.evaluation import EvalStream
 from shards.stream.feature_table import FeatureTable
 from shards.stream.training import TrainStream
+from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
 ROOT = Path(__file__).parents[3]
 SHAPE = Features(frames=3, width=4, dtype="float16")
@@ -113,8 +114,8 @@ def test_several_processes_fill_once(make_data_set, tmp_path):
     """The first fills, slowly; the others wait, logging so once, and use what it filled."""
     index, _ = make_data_set(features=SHAPE)
     slow = (
-        "import time, shards.stream.feature_table as t; read = t.read_feature_shard\n"
-        "t.read_feature_shard = lambda *a: (time.sleep(0.15), read(*a))[1]"
+        "import time, shards.stream.feature_cache as c; read = c.read_feature_shard\n"
+        "c.read_feature_shard = lambda *a: (time.sleep(0.15), read(*a))[1]"
     )
     cache = tmp_path / "cache"
     processes = [_fill_elsewhere(index.path, cache, slow) for _ in range(2)]
@@ -133,7 +134,7 @@ def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_
     process = _fill_elsewhere(
         index.path,
         cache,
-        "import time, shards.stream.feature_table as t; t.read_feature_shard = lambda *a: time.sleep(60)",
+        "import time, shards.stream.feature_cache as c; c.read_feature_shard = lambda *a: time.sleep(60)",
     )
     deadline = time.monotonic() + 30
     while not list(cache.glob("features/*.partial-*/features.npy")) and time.monotonic() < deadline:
@@ -147,11 +148,21 @@ def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_
     assert "filling" in capsys.readouterr().err
 
 
-def test_another_content_is_another_table(make_data_set, tmp_path):
+def test_the_table_belongs_to_the_content_of_the_shards_not_to_what_the_index_claims(make_data_set, tmp_path):
     one, _ = make_data_set(features=SHAPE, name="one")
-    two, _ = make_data_set(features=SHAPE, name="two", seed=1)
-    folders = {FeatureTable.open(index, tmp_path / "cache").folder for index in (one, two, one)}
-    assert len(folders) == 2
+    two, _ = make_data_set(features=SHAPE, name="two", videos=49)
+    three, _ = make_data_set(features=SHAPE, name="three", seed=1)  # other users, the same features
+    rewrite_index(two.path, lambda raw: raw.update(fingerprint=one.fingerprint))
+    tables = [FeatureTable.open(Index.load(index.path), tmp_path / "cache") for index in (one, two, three)]
+    assert len({table.folder for table in tables}) == 2 and tables[0].folder == tables[2].folder
+    assert len(tables[1].features) == 50
+
+    def change(samples):
+        samples[0]["frames.npy"][0] += 1
+
+    rewrite_shard(two.path, "features", 0, change)
+    changed = FeatureTable.open(Index.load(two.path), tmp_path / "cache")
+    assert not np.array_equal(changed.features[1], tables[1].features[1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -175,16 +186,35 @@ def test_not_a_number_names_shard_and_video(make_data_set, video_of, tmp_path, v
     assert not [path for path in (tmp_path / "cache" / "features").iterdir() if path.is_dir()]
 
 
-def test_a_damaged_table_is_refused(make_data_set, tmp_path):
+@pytest.mark.parametrize("name", ["features.npy", "frames.npy", "digests.json"])
+def test_a_damaged_table_is_filled_again(make_data_set, tmp_path, capsys, name):
     index, _ = make_data_set(features=SHAPE)
-    table = FeatureTable.open(index, tmp_path / "cache")
-    os.truncate(table.folder / "features.npy", 500)
-    with pytest.raises(DataError, match="damaged .* remove this folder"):
-        FeatureTable.open(index, tmp_path / "cache")
-    np.save(table.folder / "features.npy", np.zeros((51, 3, 5), np.float16))
-    with pytest.raises(DataError, match="remove this folder") as caught:
-        FeatureTable.open(index, tmp_path / "cache")
-    assert "(51, 3, 5)" in str(caught.value) and "\n" not in str(caught.value)
+    sound = FeatureTable.open(index, tmp_path / "cache")
+    features, frames = sound.features.copy(), sound.frames.copy()
+    content = (sound.folder / name).read_bytes()
+    damages = {
+        "cut": content[:-5],
+        "bit": content[:-1] + bytes([content[-1] ^ 64]),
+        "other": b"\x93NUMPY" + content[6:][::-1],
+    }
+    for damage in damages.values():
+        (sound.folder / name).write_bytes(damage)
+        capsys.readouterr()
+        table = FeatureTable.open(index, tmp_path / "cache")
+        assert np.array_equal(table.features, features) and np.array_equal(table.frames, frames)
+        assert f"{sound.folder}: damaged ({name}" in capsys.readouterr().err
+
+
+def test_a_session_verifies_once(make_data_set, tmp_path, monkeypatch):
+    index, _ = make_data_set(features=SHAPE)
+    FeatureTable.open(index, tmp_path / "cache")
+    hashed = []
+    monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    for session, expected in (("a", 2), ("a", 2), ("b", 4), ("", 6), ("", 8)):
+        FeatureTable.open(index, tmp_path / "cache", session=session)
+        assert len(hashed) == expected
+    FeatureTable.open(index, tmp_path / "cache", verify=False)
+    assert len(hashed) == 8
 
 
 def test_a_cache_that_cannot_be_written(make_data_set, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from mealrec import MealRec, MealRecConfig
+from tests.trainer.attack import Attack
+from trainer import checkpoint_files
 from trainer.errors import UserError
-from trainer.evaluation import weights
+from trainer.evaluation import evaluate, weights
 
 
 def test_configurations_saved_before_an_option_existed() -> None:
@@ -36,6 +39,56 @@ def test_every_zero_stage_gives_the_same_weights(two_ranks: dict[int, Path]) -> 
             torch.testing.assert_close(other.state[name], plain.state[name], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_checkpoints_older_than_the_weights_file_are_read(
+    two_ranks: dict[int, Path], tmp_path: Path, stage: int
+) -> None:
+    """What the run itself writes is what DeepSpeed's own tool finds in DeepSpeed's files, bit for bit."""
+    expected, run = weights.load(two_ranks[stage]), tmp_path / "run"
+    shutil.copytree(two_ranks[stage], run)
+    checkpoint = weights.find(run, "best")
+    (checkpoint / checkpoint_files.WEIGHTS).unlink()
+    facts = json.loads((checkpoint / checkpoint_files.FACTS).read_text())
+    for name in ("files", "items", "sha256"):
+        del facts[name]
+    (checkpoint / checkpoint_files.FACTS).write_text(json.dumps(facts))
+    older = weights.load(run)
+    assert older.model_config == expected.model_config and set(expected.state) <= set(older.state)
+    for name, tensor in expected.state.items():
+        torch.testing.assert_close(older.state[name], tensor, rtol=0, atol=0)
+    weights.original_ids(run, older.facts)
+
+
+def test_a_run_of_somebody_else_runs_no_code(two_ranks: dict[int, Path], tmp_path: Path) -> None:
+    run, proof = tmp_path / "run", tmp_path / "proof"
+    shutil.copytree(two_ranks[0], run)
+    for file in (run / "checkpoints").glob("*/*.pt"):
+        torch.save({"module": Attack(proof)}, file)
+    weights.load(run)  # reads none of these files
+    for checkpoint in checkpoint_files.complete(run / "checkpoints"):
+        facts = json.loads((checkpoint / checkpoint_files.FACTS).read_text())
+        kept = {name: value for name, value in facts.items() if name not in ("files", "items", "sha256")}
+        (checkpoint / checkpoint_files.FACTS).write_text(json.dumps(kept))
+    with pytest.raises(UserError, match="is not read: it holds posix.mkdir, which is no tensor"):
+        weights.load(run)
+    assert not proof.exists()
+    torch.load(file, weights_only=False)
+    assert proof.exists(), "the attack itself works"
+
+    (run / "config.yaml").write_text(f"data: {{path: 'pipe:touch {tmp_path}/proof2; cat'}}")
+    shutil.copytree(two_ranks[0] / "checkpoints", run / "checkpoints", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="data.path is the command"):
+        evaluate.main([str(run)])
+    assert not (tmp_path / "proof2").exists()
+
+
+def test_a_model_of_another_type_is_one_line(two_ranks: dict[int, Path]) -> None:
+    model = weights.load(two_ranks[0]).facts.model
+    for change in ({"dim": "wide"}, {"dim": [1]}, {"tcd": {"steps": "many"}}):
+        with pytest.raises(UserError, match="expected INT"):
+            weights.model_config_from({**model, **change})
+
+
 def test_best_is_the_one_with_the_best_validation(two_ranks: dict[int, Path]) -> None:
     from tests.trainer import runs
 
@@ -47,7 +100,7 @@ def test_best_is_the_one_with_the_best_validation(two_ranks: dict[int, Path]) ->
 
 def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) -> None:
     run = two_ranks[1]
-    old, old_ids = weights.load(run), weights.original_ids(run)
+    old, old_ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
     new_ids = [*old_ids[::-1].tolist(), -5, -6]  # the old ones in another order, and two new ones
     config = replace(old.model_config, videos=122, max_length=25)
     fresh, model = MealRec(config, seed=3), MealRec(config, seed=3)
@@ -71,4 +124,4 @@ def test_wrong_runs_are_refused(two_ranks: dict[int, Path], tmp_path: Path) -> N
         weights.load(tmp_path)
     wide = MealRec(replace(weights.load(two_ranks[1]).model_config, dim=32))
     with pytest.raises(UserError, match="another model: weight item"):
-        weights.start_from(wide, two_ranks[1], weights.original_ids(two_ranks[1]))
+        weights.start_from(wide, two_ranks[1], [1, 2, 3])

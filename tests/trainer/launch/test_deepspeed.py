@@ -17,6 +17,7 @@ import pytest
 
 from trainer import run_directory
 from trainer.launch import machine
+from trainer.launch.stopped import Hung, StoppedWatch
 
 HOSTILE = 'it\'s a "run"; touch owned & $HOME `date` $(id) \\n * -- ~ é'
 Launch = Callable[..., subprocess.Popen]
@@ -137,8 +138,10 @@ def test_help_is_printed_once(way: str, root: Path, tmp_path: Path, launch: Laun
     assert output.count("usage: ./launch.sh") == 1 and "--model.tcd.loss_weight" in output
 
 
-def start(stand_in: Path, tmp_path: Path, launch: Launch, data: Path, task: str) -> subprocess.Popen:
-    command = [str(stand_in / "launch.sh"), "--num_gpus", "2", "--data", str(data), "--run", "run"]
+def start(
+    stand_in: Path, tmp_path: Path, launch: Launch, data: Path, task: str, *more: str
+) -> subprocess.Popen:
+    command = [str(stand_in / "launch.sh"), "--num_gpus", "2", "--data", str(data), "--run", "run", *more]
     return launch(command, STAND_IN=task)
 
 
@@ -189,6 +192,84 @@ def test_a_run_in_use_is_refused(stand_in: Path, tmp_path: Path, launch: Launch,
     assert f"/run is in use by process {process.pid} on" in second.stderr
     process.terminate()  # the ranks of this one do not listen to SIGTERM
     check_stopped(process, everyone, tmp_path, "SIGTERM")
+
+
+@pytest.mark.parametrize("name", ["rank", "launcher"])
+def test_a_stopped_process_is_noticed(name: str, stand_in, tmp_path, launch: Launch, make_data) -> None:
+    """SIGSTOP on a rank, or on DeepSpeed's launcher: every rank shows where it was, and all of them end."""
+    process = start(stand_in, tmp_path, launch, make_data(), "wait", "--run.host_timeout", "3")
+    ranks = [reported["pid"] for reported in reports(tmp_path, 2)]
+    everyone = family(process)
+    stopped = ranks[1] if name == "rank" else psutil.Process(ranks[1]).ppid()
+    os.kill(stopped, signal.SIGSTOP)
+    assert process.wait(20) == 1
+    assert gone(everyone, 0)
+    output = (tmp_path / "output").read_text()
+    folder = tmp_path / "run" / "stacks"
+    line = f"error: processes of the run were stopped for 3 s: {stopped}; stacks of the ranks: {folder}"
+    assert f"{line}; continue with ./launch.sh --run run --resume" in output and "Traceback" not in output
+    for rank in range(2):
+        assert "trainer/rank/main.py" in (folder / f"rank-{rank}.txt").read_text()
+
+
+def test_a_process_that_is_stopped_for_a_moment_is_left_alone() -> None:
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    watch = StoppedWatch(process.pid, timeout=0.6)
+    try:
+        for signum in (signal.SIGSTOP, signal.SIGCONT, signal.SIGSTOP, signal.SIGCONT):
+            process.send_signal(signum)
+            for _ in range(4):
+                time.sleep(0.1)
+                watch.look()
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(Hung, match=f"stopped for 0.6 s: {process.pid}"):
+            for _ in range(20):
+                time.sleep(0.1)
+                watch.look()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_lost_rank_is_started_again(stand_in, tmp_path, launch: Launch, make_data) -> None:
+    process = start(stand_in, tmp_path, launch, make_data(), "die, then finish", "--max-restarts", "1")
+    assert process.wait(120) == 0
+    output = (tmp_path / "output").read_text()
+    assert "restart 1 of 1: continuing after step 0 on 2 ranks\n" in output
+    resumed = ["--run", str(tmp_path / "run"), "--resume"]
+    assert [reported["arguments"] for reported in reports(tmp_path, 2, seconds=0)] == [resumed] * 2
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_lost_at_the_same_place_is_left_out(
+    stand_in, tmp_path, launch: Launch, make_data
+) -> None:
+    process = start(stand_in, tmp_path, launch, make_data(), "die", "--max-restarts", "2")
+    reports(tmp_path, 2)
+    deadline = time.monotonic() + 120
+    while "on 1 rank instead of 2" not in (tmp_path / "output").read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    (tmp_path / "ranks" / "rank-0.json").unlink()
+    assert reports(tmp_path, 1)[0]["environment"]["WORLD_SIZE"] == "1"  # rank 0 alone does not die
+    process.terminate()
+    check_stopped(process, [], tmp_path, "SIGTERM")
+
+
+@pytest.mark.parametrize("task", ["mistake", "save"])
+def test_what_would_happen_again_is_not_started_again(
+    task: str, stand_in, tmp_path, launch: Launch, make_data
+) -> None:
+    """A mistake stays one, and SIGUSR1 to the operator saves and ends the run."""
+    process = start(stand_in, tmp_path, launch, make_data(), task, "--max-restarts", "3")
+    if task == "save":
+        reports(tmp_path, 2)
+        process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) == (1 if task == "save" else 2)
+    output = (tmp_path / "output").read_text()
+    assert "restart 1 of" not in output and "Traceback" not in output
+    if task == "save":
+        assert output.count("error: preempted: saved after step 3; continue with ./launch.sh") == 1
 
 
 def check_stopped(process: subprocess.Popen, everyone: list[int], tmp_path: Path, by: str) -> None:

@@ -144,6 +144,17 @@ def test_ray_job(capsys: pytest.CaptureFixture[str]) -> None:
             "ARGS need --data with an absolute path",
         ),
         (["ray", "--", "--data", "/x", "--run", "y"], "ARGS need --run with an absolute path"),
+        (
+            ["slurm", "--sbatch=--qos=low\n#SBATCH --wrap=id", "--"],
+            "--sbatch: found '--qos=low\\n#SB",
+        ),
+        (["slurm", "--partition", "a\nb", "--"], "submit: --partition: found 'a\\nb', expected one line"),
+        (["kubernetes", *NEEDED, "--name", "a\nb", *SHARED], "submit: --name: found 'a\\nb'"),
+        (
+            ["kubernetes", *NEEDED, "--name", "Two Words", *SHARED],
+            "is 'Two Words', expected at most 63",
+        ),
+        (["kubernetes", *NEEDED, "--namespace", "a" * 64, *SHARED], "aaa', expected at most 63 lower-case"),
         (["kubernetes", "--image", "i", "--"], "the following arguments are required: --claim"),
     ],
 )

@@ -1,8 +1,9 @@
 """A rank that takes single steps of a model whose loss or gradient is not finite, in a real DeepSpeed engine.
 
-    RANK=0 WORLD_SIZE=1 ... python square_root_steps.py '{"NAME": [WEIGHT, [TARGET, ...]], ...}'
+    RANK=0 WORLD_SIZE=1 ... python square_root_steps.py '{"NAME": [WEIGHT, [[TARGET, ...], ...], ZERO, SKIP]}'
 
-Prints one JSON object: for each step its failure (or null), and the weight after it.
+Each case takes a step for each list of targets, until one fails; SKIP leaves batches out instead. Prints one
+JSON object: for each case its failure (or null), and the weight after it.
 """
 
 from __future__ import annotations
@@ -39,24 +40,30 @@ class SquareRoot(nn.Module):
         return losses["rec"] / counts["rec"].to(losses["rec"].dtype)
 
 
-def take_step(world: distributed.World, weight: float, targets: list[int]) -> tuple[str | None, float]:
-    """Take one step; returns its failure and the weight after it."""
-    train = TrainConfig(batch_size=len(targets), lr=0.5, tensorboard=False)
-    settings = derive(train, Batching(len(targets), len(targets), 1, 1), precision="fp32")
+def take_steps(
+    world: distributed.World, weight: float, batches: list[list[int]], stage: int, skip: bool
+) -> tuple[str | None, float]:
+    """Take the steps; returns the first failure and the weight at the end."""
+    train = TrainConfig(batch_size=2, lr=0.5, tensorboard=False, zero_stage=stage)
     model = SquareRoot(weight)
     step = TrainStep(
-        engine.build(model, train, settings), world, on_device=lambda batch, step: batch, learning_rate=None
+        engine.build(model, train, derive(train, Batching(2, 2, 1, 1), precision="fp32")),
+        world,
+        on_device=lambda batch, step: batch,
+        learning_rate=None,
+        may_skip=lambda: skip,
     )
-    target = torch.tensor(targets)[:, None]
-    batch = {
-        "sample_id": torch.arange(len(targets)) + 10,
-        "item": torch.ones_like(target),
-        "target": target,
-        "weight": torch.ones(len(targets)),
-    }
     failure = None
     try:
-        step([batch], epoch=0, step=3)
+        for targets in batches:
+            target = torch.tensor(targets)[:, None]
+            batch = {
+                "sample_id": torch.arange(len(targets)) + 10,
+                "item": torch.ones_like(target),
+                "target": target,
+                "weight": torch.ones(len(targets)),
+            }
+            step([batch], epoch=0, step=3)
     except NonFiniteError as error:
         failure = str(error)
     return failure, float(model.weight)
@@ -64,7 +71,7 @@ def take_step(world: distributed.World, weight: float, targets: list[int]) -> tu
 
 def main() -> None:
     world = distributed.init()
-    print(json.dumps({name: take_step(world, *case) for name, case in json.loads(sys.argv[1]).items()}))
+    print(json.dumps({name: take_steps(world, *case) for name, case in json.loads(sys.argv[1]).items()}))
     distributed.shutdown()
 
 

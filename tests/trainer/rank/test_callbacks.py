@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from mealrec import MealRecConfig
 from tests.trainer import runs
+from trainer.distributed import World
+from trainer.errors import UserError
 from trainer.rank.callbacks import metrics_file
 from trainer.rank.callbacks.base import Callback
+from trainer.rank.callbacks.checkpointing import Checkpointing
 from trainer.rank.callbacks.curves import draw
 from trainer.rank.callbacks.evaluation import Evaluation
 from trainer.rank.callbacks.log import Log
 from trainer.rank.callbacks.results import table
+from trainer.rank.checkpoint import Checkpoints
 from trainer.rank.loop import Loop, Progress
 from trainer.rank.step import StepReport
 
@@ -44,6 +49,9 @@ class Numbers:
 
     def epoch(self, epoch: int, start_step: int = 0):
         return iter([[]] * (3 - start_step))
+
+    def samples_until(self, epoch: int, step: int) -> int:
+        return 4 * (3 * epoch + step)
 
 
 def step(micro_batches: list, epoch: int, step: int) -> StepReport:
@@ -105,6 +113,25 @@ def test_the_end_is_evaluated_once() -> None:
     assert [record["step"] for record in recorder.records] == [4, 6]
 
 
+def test_a_failed_save_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
+    own = {"fingerprint": "", "items": "", "model": MealRecConfig(), "keep": 2, "seed": 0}
+    checkpoints = Checkpoints(tmp_path, World(), **own)
+
+    class FailingSave(Callback):
+        def on_step(self, loop: Loop, report: StepReport) -> None:
+            if loop.progress.step == 1:
+                checkpoints._writer.save({}, str(tmp_path / "none" / "state.pt"))
+                checkpoints._writer.start(lambda written: None)
+                checkpoints._writer._thread.join()
+
+    recorder = Recorder()
+    checkpointing = Checkpointing(checkpoints, Evaluation(None, every_steps=0, patience=0), every_steps=0)
+    loop = loop_of(recorder, checkpointing, FailingSave())
+    with pytest.raises(UserError, match="none/state.pt cannot be written: No such file or directory"):
+        loop.run()
+    assert loop.progress.step == 2 and recorder.events[0].startswith("error ")
+
+
 def test_metrics_lines_are_as_promised(one_rank: dict[str, Path]) -> None:
     steps = [record for record in runs.records(one_rank["whole"]) if "loss" in record]
     for record in steps:
@@ -146,10 +173,20 @@ def test_cut_back_drops_what_came_after(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 2, "split": "valid"}]
     lines += [{"step": 2, "split": "test"}, {"step": 3, "loss": 3}]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
-    metrics_file.cut_back(file, 2)
+    assert metrics_file.cut_back(file, 2) is None
     assert metrics_file.read(file) == lines[:3]
-    metrics_file.cut_back(file, 0)
+    assert metrics_file.cut_back(file, 0) is None
     assert file.read_text() == ""
+
+
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"[1, 2]", b'{"loss": 2}', b'{"step": 1, "los'])
+def test_damaged_lines_cost_no_others(tmp_path: Path, damaged: bytes) -> None:
+    file = tmp_path / "metrics.jsonl"
+    content = b'{"step": 1}\n' + damaged + b'\n{"step": 2}\n{"step": 3}\n'
+    file.write_bytes(content)
+    assert "1 damaged lines left out; the old file is kept as damaged-" in metrics_file.cut_back(file, 2)
+    assert metrics_file.read(file) == [{"step": 1}, {"step": 2}]
+    assert (tmp_path / "damaged-metrics.jsonl").read_bytes() == content
 
 
 def test_curves_are_a_picture(one_rank: dict[str, Path], tmp_path: Path) -> None:

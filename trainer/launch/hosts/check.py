@@ -38,6 +38,22 @@ def check_hosts(hosts: list[Host], data: str | None) -> Common:
         UserError: with every fault of every host: not reachable, another Python, package or code, the data
             set missing or another one, fewer GPUs than slots, no pdsh.
     """
+    reports, faults = compare(hosts, data)
+    if faults:
+        raise UserError("--hostfile: " + "; ".join(faults))
+    on_gpu = any(report.gpus for report in reports.values())
+    for host, report in reports.items():
+        if on_gpu and report.gpus < host.slots:
+            raise UserError(f"--hostfile: {host.name} has {report.gpus} GPUs and slots={host.slots}")
+    return Common(on_gpu, reports[hosts[0]].port)
+
+
+def compare(hosts: list[Host], data: str | None) -> tuple[dict[Host, HostReport], list[str]]:
+    """Return the reports of the hosts that could take part, and the faults of the others.
+
+    Raises:
+        UserError: this host cannot start others.
+    """
     for program in ("ssh", "pdsh"):
         if shutil.which(program) is None:
             raise UserError(f"--hostfile needs {program}, which is not on the PATH")
@@ -47,21 +63,16 @@ def check_hosts(hosts: list[Host], data: str | None) -> Common:
     with ThreadPoolExecutor(len(hosts)) as pool:
         answers = list(pool.map(lambda host: ask(host, data), hosts))
     here = probe(data)
-    reports: list[tuple[Host, HostReport]] = []
+    reports: dict[Host, HostReport] = {}
     faults: list[str] = []
     for host, answer in zip(hosts, answers, strict=True):
         if isinstance(answer, str):
             faults.append(f"{host.name}: {answer}")
+        elif found := differences(answer, here):
+            faults += [f"{host.name}: {fault}" for fault in found]
         else:
-            faults += [f"{host.name}: {fault}" for fault in differences(answer, here)]
-            reports.append((host, answer))
-    if faults:
-        raise UserError("--hostfile: " + "; ".join(faults))
-    on_gpu = any(report.gpus for _, report in reports)
-    for host, report in reports:
-        if on_gpu and report.gpus < host.slots:
-            raise UserError(f"--hostfile: {host.name} has {report.gpus} GPUs and slots={host.slots}")
-    return Common(on_gpu, reports[0][1].port)
+            reports[host] = answer
+    return reports, faults
 
 
 def ask(host: Host, data: str | None) -> HostReport | str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer import files
 from trainer.errors import UserError
 
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s+slots=(?P<slots>[0-9]+)")
@@ -17,6 +18,11 @@ class Host:
 
     name: str
     slots: int
+
+
+def write(path: Path, hosts: list[Host]) -> None:
+    """Write a host file that `read` returns as `hosts`."""
+    files.write_text(path, "".join(f"{host.name} slots={host.slots}\n" for host in hosts))
 
 
 def read(path: str | Path) -> list[Host]:

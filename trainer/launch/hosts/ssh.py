@@ -13,6 +13,7 @@ from trainer import processes, run_directory
 from trainer.command_line import encode
 from trainer.launch import deepspeed
 from trainer.launch.hosts.check import SSH_OPTIONS
+from trainer.launch.session import kill_session
 
 _FORWARDED = (run_directory.RUN_VARIABLE, "DS_ACCELERATOR", "PATH", "TORCH_EXTENSIONS_DIR")
 _FORWARDED_PREFIXES = ("MEALREC_", "NCCL_", "GLOO_", "FI_", "OMP_", "MALLOC_")
@@ -30,6 +31,7 @@ def run(
         The launcher's exit code.
 
     Raises:
+        Hung: a process of this host was stopped for `timeout` seconds.
         deepspeed.Stopped: on SIGINT, SIGTERM or SIGHUP. Ranks end as their connections do.
     """
     env = deepspeed.environment(on_gpu, run_dir)
@@ -44,7 +46,7 @@ def run(
             "--hostfile", hostfile, "--force_multi", "--launcher", "pdsh",
             *deepspeed.script(), encode(arguments),
         ]  # fmt: skip
-        return deepspeed.run_to_end(command, env, deepspeed.kill_session)
+        return deepspeed.run_to_end(command, env, kill_session, timeout)
 
 
 def forwarded(env: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ import time
 import psutil
 
 from trainer import processes
-from trainer.launch.deepspeed import kill_session
+from trainer.launch.session import kill_session
 
 
 def main(timeout: float, command: list[str]) -> int:

@@ -71,6 +71,10 @@ def main(argv: Sequence[str]) -> int:
     for name, least in (("nodes", 1), ("ranks_per_node", 1), ("gpus_per_node", 0)):
         if (value := getattr(asked, name)) < least:
             raise UserError(f"submit: --{name.replace('_', '-')} must be at least {least}, not {value}")
+    for name, given in vars(asked).items():
+        for text in given if isinstance(given, list) else [given]:
+            if isinstance(text, str) and not text.isprintable():
+                raise UserError(f"submit: --{name.replace('_', '-')}: found {text!r}, expected one line")
     for option in ("--hostfile", "--num_gpus", "--dry_run"):
         if any(argument.split("=")[0] == option for argument in arguments):
             raise UserError(f"submit: leave {option} out of ARGS: the job decides where the ranks run")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from typing import Any
 
 from trainer import run_directory
 from trainer.command_line import encode
+from trainer.errors import UserError
 from trainer.launch.submit import ray
 from trainer.launch.submit.job import Job, call
 
 SOURCE = "/opt/mealrec"  # where the image of our Dockerfile has the source
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # the names of pods are made from a job's
 # A pod that is started again continues the run; rank 0 decides for all.
 _RESUMING = (
     f'[ -f "$0/{run_directory.CONFIG}" ] && set -- "$@" --resume; exec torchrun {SOURCE}/launch.sh "$@"'
@@ -34,10 +37,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def render(job: Job, asked: argparse.Namespace) -> str:
-    """Return the manifest as YAML."""
+    """Return the manifest as YAML.
+
+    Raises:
+        UserError: a path that is not shared, or a name that Kubernetes does not take.
+    """
     import yaml
 
     job.need_shared_paths("kubernetes")
+    for option in ("name", "namespace", "claim"):
+        if (value := getattr(asked, option)) is not None and not _NAME.fullmatch(value):
+            raise UserError(
+                f"submit kubernetes: --{option} is {value!r}, expected at most 63 lower-case letters,"
+                " digits, dots and dashes, a letter or digit first and last"
+            )
     metadata = {"name": asked.name} | ({"namespace": asked.namespace} if asked.namespace else {})
     kind = {"pytorchjob": pytorch_job, "rayjob": ray_job}[asked.kind]
     manifest = {**kind(job, asked), "metadata": metadata}

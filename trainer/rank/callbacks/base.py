@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shards import Batch
     from trainer.rank.loop import Loop
     from trainer.rank.step import StepReport
 
@@ -22,6 +23,9 @@ class Callback:
 
     def on_start(self, loop: Loop) -> None:
         """Run before the first step of this session."""
+
+    def on_load(self, loop: Loop, micro_batches: list[Batch]) -> None:
+        """Run before each step, with this rank's micro-batches of it."""
 
     def on_step(self, loop: Loop, report: StepReport) -> None:
         """Run after each optimiser step; `loop.progress` counts it already."""

@@ -43,6 +43,10 @@ class Evaluation(Callback):
         """Whether the weights of this step are the best until now."""
         return self.best is not None and self.best["step"] == step
 
+    def forget_best(self) -> None:
+        """Choose the best weights anew, from the next evaluation on."""
+        self.best, self.misses = None, 0
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "last": self.last, "misses": self.misses}
 

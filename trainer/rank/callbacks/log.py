@@ -22,7 +22,7 @@ class Log(Callback):
         self._cells += report.cells
         self._real_cells += report.real_cells
         self._seconds += report.seconds
-        if loop.progress.step % self.every:
+        if loop.progress.step % self.every or report.skipped:
             return
         wait = loop.input_wait - self._waited
         record = {
@@ -37,6 +37,12 @@ class Log(Callback):
             "padding": round(1 - self._real_cells / self._cells, 4),
             "input_wait": round(wait / (self._seconds + wait), 4),
         }
+        progress = loop.progress
+        unread = loop.stream.samples_until(progress.epoch, progress.epoch_step) - progress.samples
+        if unread:
+            record["unread_samples"] = unread
+        if loop.progress.skipped:
+            record["skipped"] = loop.progress.skipped
         self._samples = self._cells = self._real_cells = 0
         self._seconds, self._waited = 0.0, loop.input_wait
         loop.tell("on_log", record)

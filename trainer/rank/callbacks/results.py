@@ -66,6 +66,7 @@ class Results(Callback):
             **asdict(self.facts),
             "epochs": progress.epoch,
             "steps": progress.step,
+            "skipped": progress.skipped,
             "stopped": progress.stopped or None,
             "seconds": round(progress.seconds, 3),
         }

@@ -12,6 +12,9 @@ struct CudaOnCpu {
   static void scale_rows(const ScaleRows& a, const Tensor&) { check(cuda::scale_rows(a, nullptr)); }
   static void reverse_step(const ReverseStep& a, const Tensor&) { check(cuda::reverse_step(a, nullptr)); }
   static void diffusion_loss(const DiffusionLoss& a, const Tensor&) { check(cuda::diffusion_loss(a, nullptr)); }
+  static void diffusion_loss_gradient(const DiffusionLossGradient& a, const Tensor&) {
+    check(cuda::diffusion_loss_gradient(a, nullptr));
+  }
   static void dropout(const Dropout& a, const Tensor&) { check(cuda::dropout(a, nullptr)); }
   static void draw(const Draw& a, const Tensor&) { check(cuda::draw(a, nullptr)); }
   static int64_t loss_blocks(const Shape& shape) { return cuda::loss_blocks(shape); }

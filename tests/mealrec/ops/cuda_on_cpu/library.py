@@ -33,20 +33,15 @@ class Library:
     def __init__(self, path):
         torch.ops.load_library(str(path))
         self._machine = ctypes.CDLL(str(path))
-        self._machine.machine_set.argtypes = (
-            ctypes.c_int,
-            ctypes.c_bool,
-            ctypes.c_bool,
-            *[ctypes.c_uint64] * 2,
-        )
+        self._machine.machine_set.argtypes = (ctypes.c_int, ctypes.c_bool, *[ctypes.c_uint64] * 2)
 
-    def set(self, order="ascending", rounding=False, diverged=False, last_blocks=0, seed=0):
+    def set(self, order="ascending", rounding=False, last_blocks=0, seed=0):
         """Set how the next launches run.
 
         order: of blocks, warps and lanes; rounding: approximations are off by their documented bounds;
-        diverged: each lane is the only active one; last_blocks: only so many blocks are run, if not 0.
+        last_blocks: only so many blocks are run, if not 0.
         """
-        self._machine.machine_set(ORDERS.index(order), rounding, diverged, last_blocks, seed)
+        self._machine.machine_set(ORDERS.index(order), rounding, last_blocks, seed)
 
     @contextlib.contextmanager
     def in_place_of_the_cpu_kernels(self):

@@ -37,7 +37,6 @@ struct Fiber {
 
 Order order = Order::ascending;
 bool rounding = false;     // approximations are off by their bounds
-bool diverged = false;     // each lane is alone where it asks for the active lanes
 uint64_t last_blocks = 0;  // only that many are run, if not 0
 std::mt19937 random_bits;
 
@@ -101,7 +100,6 @@ void answer(unsigned warp, uint32_t mask) {
     if (!(mask >> lane & 1)) continue;
     Fiber& fiber = fibers[warp + lane];
     const unsigned from = lane + fiber.offset;
-    if (fiber.kind == Collective::active_mask) fiber.answer = mask;
     if (fiber.kind == Collective::reduce_or) fiber.answer = united;
     if (fiber.kind == Collective::shuffle_down) {
       const bool undefined = from < WARP && !(mask >> from & 1);
@@ -114,14 +112,11 @@ void answer(unsigned warp, uint32_t mask) {
 // Answers the warp's waiting lanes; false where none waits.
 bool answer_collectives(unsigned warp) {
   bool waiting = false, answered = false;
-  uint32_t asking = 0;
   for (unsigned lane = 0; lane < WARP && warp + lane < fibers.size() && said.empty(); ++lane) {
     Fiber& fiber = fibers[warp + lane];
     if (fiber.state != State::at_collective) continue;
     waiting = true;
-    if (fiber.kind == Collective::active_mask) {
-      asking |= 1u << lane;
-    } else if (!(fiber.mask >> lane & 1)) {
+    if (!(fiber.mask >> lane & 1)) {
       fault("a mask without its own lane");
     } else if (complete(warp, fiber)) {
       answer(warp, fiber.mask);
@@ -129,8 +124,7 @@ bool answer_collectives(unsigned warp) {
     }
   }
   if (!said.empty() || !waiting) return false;
-  if (!answered && asking) answer(warp, asking);
-  if (!answered && !asking) fault("lanes of one mask wait at different operations");
+  if (!answered) fault("lanes of one mask wait at different operations");
   return said.empty();
 }
 
@@ -189,7 +183,6 @@ void launch(uint64_t blocks, unsigned threads, const std::function<void()>& kern
 void block_barrier() { pause(State::at_barrier); }
 
 uint32_t collective(Collective kind, uint32_t mask, uint32_t value, unsigned offset) {
-  if (kind == Collective::active_mask && diverged) return 1u << threadIdx.x % WARP;
   const unsigned self = current;
   Fiber& fiber = fibers[self];
   fiber.kind = kind;
@@ -206,16 +199,20 @@ void check_alignment(const void* address, size_t size) {
   pause(State::done);
 }
 
+void trap() {
+  fault("a trap");
+  pause(State::done);
+}
+
 float approximate(double exact, double absolute, double relative) {
   if (!rounding) return float(exact);
   const double error = absolute + std::fabs(exact) * relative;
   return float(random_bits() & 1 ? exact + error : exact - error);
 }
 
-extern "C" void machine_set(int which_order, bool with_rounding, bool with_divergence, uint64_t blocks, unsigned seed) {
+extern "C" void machine_set(int which_order, bool with_rounding, uint64_t blocks, unsigned seed) {
   order = Order(which_order);
   rounding = with_rounding;
-  diverged = with_divergence;
   last_blocks = blocks;
   random_bits.seed(seed);
 }

@@ -23,12 +23,13 @@ extern Dim3 threadIdx, blockIdx, gridDim;
 
 namespace machine {
 
-enum class Collective { active_mask, shuffle_down, reduce_or };
+enum class Collective { shuffle_down, reduce_or };
 
 void launch(uint64_t blocks, unsigned threads, const std::function<void()>& kernel);
 void block_barrier();
 uint32_t collective(Collective kind, uint32_t mask, uint32_t value, unsigned offset);
 void check_alignment(const void* address, size_t size);
+void trap();
 
 // The exact value, or one that is off by the given bounds, in either direction.
 float approximate(double exact, double absolute, double relative);
@@ -51,8 +52,8 @@ inline float __fdividef(float a, float b) {
   return machine::flushed(machine::approximate(double(a) / double(b), 0, 0x1p-22));
 }
 
+inline void __trap() { machine::trap(); }
 inline void __syncthreads() { machine::block_barrier(); }
-inline uint32_t __activemask() { return machine::collective(machine::Collective::active_mask, 0, 0, 0); }
 inline uint32_t __reduce_or_sync(uint32_t mask, uint32_t value) {
   return machine::collective(machine::Collective::reduce_or, mask, value, 0);
 }
