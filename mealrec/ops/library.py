@@ -46,7 +46,7 @@ def _dense(x: Tensor, *_: object) -> Tensor:
 
 
 def _rows_of(x0: Tensor, x0_row: Tensor | None, *_: object) -> Tensor:
-    return x0.new_empty(len(x0) if x0_row is None else len(x0_row), x0.shape[1])
+    return x0.new_empty((x0 if x0_row is None else x0_row).shape[0], x0.shape[1])
 
 
 def _rows_and_steps_of(
@@ -104,7 +104,7 @@ def _rows(grad: Tensor) -> Tensor:
 
 def _save_q_sample(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
     x0, x0_row, t, signal, _, mask, *_ = inputs
-    ctx.count = len(x0)
+    ctx.count = x0.shape[0]
     ctx.save_for_backward(t, signal, mask, x0_row)
 
 
