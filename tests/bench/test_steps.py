@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from bench import gpu_check, report, steps
-from bench.contestants import ours
 from shards import synthesise
-from trainer import distributed
 
 PASSED = 'print(\'{"backbone": "sasrec", "ZeRO": 1, "result": "passed", "ms/step": 2.5}\', flush=True)'
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is the only rank, for the length of a test."""
-    for name, value in (
-        ("RANK", "0"),
-        ("WORLD_SIZE", "1"),
-        ("LOCAL_RANK", "0"),
-        ("MASTER_ADDR", "127.0.0.1"),
-    ):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_PORT", "0")
-    ours.choose_port()
-
-
-def test_a_row_of_the_cpu(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "WARM_UP", 1)
-    monkeypatch.setattr(steps, "STEPS", 2)
+def test_a_row_of_the_cpu(tmp_path: Path) -> None:
+    """In a process of its own, as the operators of other tests are no ranks."""
     synthesise(tmp_path / "data", users=60, videos=30, frames=2, width=8, seed=1)
     small = ("--train.batch_size", "16", "--model.dim", "16", "--data.cache_dir", str(tmp_path / "cache"))
-    cells = steps.steps("sasrec", 1, tmp_path / "data", *small)
-    distributed.shutdown()
+    code = f"""
+import json
+from pathlib import Path
+from bench import steps
+steps.WARM_UP, steps.STEPS = 1, 2
+steps.ours.choose_port()
+print(json.dumps(steps.steps("sasrec", 1, Path({str(tmp_path / "data")!r}), *{small})))
+"""
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    cells = json.loads(done.stdout.splitlines()[-1])
     assert cells["ms/step"] > 0 and 1 < cells["loss"] < 20 and set(cells) < set(steps.COLUMNS)
 
 
