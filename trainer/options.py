@@ -204,6 +204,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if values.get("hostfile") and "num_gpus" in values:
         raise UserError("--num_gpus and --hostfile exclude each other: the ranks are the host file's slots")
     saved = read(file) if file else {}
+    if file and "data.path" not in values:
+        refuse_command(saved.get("data.path"), file)
     config = presets.make(values.get("preset", saved.get("preset", "default")))
     for name, value in {**saved, **values}.items():
         put(config, name, value)
@@ -212,6 +214,18 @@ def parse(argv: Sequence[str]) -> RunConfig:
             ds_config.read_user_config(config.deepspeed_config), values, config.deepspeed_config
         )
     return config
+
+
+def refuse_command(data: str | None, file: str | Path) -> None:
+    """Refuse a data set that is a command: a configuration file may be somebody else's.
+
+    Raises:
+        UserError: it is one.
+    """
+    if data is not None and data.startswith("pipe:"):
+        raise UserError(
+            f"{file}: data.path is the command {data!r}: commands are taken from the command line (--data)"
+        )
 
 
 def read(path: str | Path) -> dict[str, Any]:

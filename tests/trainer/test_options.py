@@ -116,6 +116,16 @@ def test_bad_files_get_one_line(text: str, line: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
 
 
+def test_commands_as_data_come_from_the_command_line_alone(tmp_path: Path) -> None:
+    command, file = "pipe:cat /set", tmp_path / "config.yaml"
+    file.write_text(f"data: {{path: '{command}'}}\n")
+    for arguments in (["--config", str(file)], ["--run", str(tmp_path), "--resume"]):
+        with pytest.raises(UserError, match=f"{file}: data.path is the command '{command}'"):
+            options.parse(arguments)
+        assert options.parse([*arguments, "--data", command]).data.path == command
+        assert options.parse([*arguments, "--data", "here"]).data.path == "here"
+
+
 def test_help_names_every_option_with_its_default() -> None:
     text = options.build_parser().format_help()
     for leaf in options.leaves(RunConfig):
