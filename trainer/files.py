@@ -70,3 +70,13 @@ def read_json(path: PathLike) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+
+
+def set_aside(path: PathLike) -> Path:
+    """Rename a damaged file or folder to `damaged-NAME`, numbered where there is one; return that path."""
+    path = Path(path)
+    stem = path.with_name(f"damaged-{path.name}")
+    names = [stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 1000))]
+    aside = next(name for name in names if not name.exists())
+    os.rename(path, aside)
+    return aside

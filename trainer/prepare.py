@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,14 +227,12 @@ def _check_resume(config: RunConfig, index: Index, run_dir: Path) -> None:
 
     A run that ended before its ranks wrote the environment file has trained nothing that could differ.
     """
-    environment = run_dir / run_directory.ENVIRONMENT
-    if environment.is_file():
-        made_on = files.read_json(environment)
-        if made_on["fingerprint"] != index.fingerprint:
-            raise UserError(
-                f"--resume: {run_dir} was made on {made_on['data']} ({made_on['fingerprint'][:19]}...):"
-                f" {index.path} has other content ({index.fingerprint[:19]}...)"
-            )
+    made_on = _made_on(run_dir / run_directory.ENVIRONMENT)
+    if made_on is not None and made_on["fingerprint"] != index.fingerprint:
+        raise UserError(
+            f"--resume: {run_dir} was made on {made_on['data']} ({made_on['fingerprint'][:19]}...):"
+            f" {index.path} has other content ({index.fingerprint[:19]}...)"
+        )
     before = options.load(run_dir / run_directory.CONFIG)
     for leaf in options.leaves(RunConfig):
         if leaf.name in _KEPT or leaf.name.startswith("model."):
@@ -242,3 +241,16 @@ def _check_resume(config: RunConfig, index: Index, run_dir: Path) -> None:
                 raise UserError(
                     f"--resume: {leaf.option} is {old} in {run_dir}, not {new}: a run keeps it for its life"
                 )
+
+
+def _made_on(environment: Path) -> dict[str, str] | None:
+    """The data of a run; None where it is not known. A damaged file is set aside: checkpoints say it, too."""
+    if not environment.is_file():
+        return None
+    try:
+        about = files.read_json(environment)
+        return {name: str(about[name]) for name in ("data", "fingerprint")}
+    except (UserError, KeyError, TypeError):
+        aside = files.set_aside(environment)
+        print(f"warning: {environment} is damaged; kept as {aside.name}", file=sys.stderr, flush=True)
+        return None

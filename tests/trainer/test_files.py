@@ -27,6 +27,16 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
         files.write_text(tmp_path / "none" / "file", "")
 
 
+def test_nothing_is_lost_by_setting_aside(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        (tmp_path / "a.json").write_text(text)
+        files.set_aside(tmp_path / "a.json")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "damaged-a.json": "first",
+        "damaged-a.json-2": "second",
+    }
+
+
 def test_a_write_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     """A process that rewrites a file all the time is killed at some moment: the file is whole."""
     file = tmp_path / "results.json"

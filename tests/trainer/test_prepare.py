@@ -87,6 +87,18 @@ def test_resume_refuses_another_run(
     prepare("--run", tmp_path / "run", "--resume").lock.release()  # the refused start holds no lock
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": "sha256:0'])
+def test_a_damaged_record_of_the_environment_is_set_aside(
+    content: str, tmp_path: Path, make_data: MakeData, capsys
+) -> None:
+    begin(tmp_path / "run", make_data())
+    file = tmp_path / "run" / run_directory.ENVIRONMENT
+    file.write_text(content)
+    prepare("--run", tmp_path / "run", "--resume").lock.release()
+    assert capsys.readouterr().err == f"warning: {file} is damaged; kept as damaged-{file.name}\n"
+    assert file.with_name(f"damaged-{file.name}").read_text() == content and not file.exists()
+
+
 def test_resume_refuses_other_data_and_takes_the_same_elsewhere(tmp_path: Path, make_data: MakeData) -> None:
     begin(tmp_path / "run", make_data())
     with pytest.raises(UserError, match="was made on .*/seed-0 .*: .*/seed-1 has other content"):

@@ -36,13 +36,13 @@ def draw(metrics: Path, picture: Path) -> None:
     FigureCanvasAgg(figure)
     losses, ranking = figure.subplots(1, 2)
     for name in ("loss", "loss_rec", "loss_tcd", "loss_npd"):
-        if any(record[name] for record in steps):
-            losses.plot([r["step"] for r in steps], [r[name] for r in steps], label=name)
+        if any(record.get(name) for record in steps):
+            losses.plot([r["step"] for r in steps], [r.get(name) for r in steps], label=name)
     losses.set(xlabel="step", title="training", yscale="log")
     losses.legend()
     for name in ("hr@10", "ndcg@10", "mrr"):
         ranking.plot(
-            [r["step"] for r in scores], [r[name] for r in scores], marker="o", markersize=3, label=name
+            [r["step"] for r in scores], [r.get(name) for r in scores], marker="o", markersize=3, label=name
         )
     ranking.set(xlabel="step", title="validation")
     if scores:

@@ -28,18 +28,30 @@ class MetricsFile(Callback):
 
 
 def read(path: Path) -> list[Record]:
-    """Return the records of a metrics file; a last line that a crash cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+    """Return the records of a metrics file, without damaged lines such as a last one that was cut short."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [record for line in lines if (record := _record(line)) is not None]
 
 
-def cut_back(path: Path, step: int) -> None:
-    """Drop what a killed run wrote after the checkpoint of `step`, and its final test."""
-    if path.exists():
-        kept = [record for record in read(path) if record["step"] <= step and record.get("split") != "test"]
-        files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+def cut_back(path: Path, step: int) -> str | None:
+    """Drop what a killed run wrote after the checkpoint of `step`, and its final test.
+
+    Where lines before the last one are damaged, the file is kept aside. Returns what to tell the user then.
+    """
+    if not path.exists():
+        return None
+    damaged = sum(_record(line) is None for line in path.read_bytes().splitlines()[:-1])
+    kept = [record for record in read(path) if record["step"] <= step and record.get("split") != "test"]
+    aside = files.set_aside(path) if damaged else None
+    files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return (
+        f"{path}: {damaged} damaged lines left out; the old file is kept as {aside.name}" if aside else None
+    )
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
