@@ -287,6 +287,8 @@ def save_run(run_dir: Path, config: RunConfig) -> None:
     data = config.data.path
     if data is not None and shown(data) != data:
         files.write_secret(run_dir / run_directory.ADDRESS, data)
+    else:
+        (run_dir / run_directory.ADDRESS).unlink(missing_ok=True)
     files.write_text(run_dir / run_directory.CONFIG, dump(config))
 
 
