@@ -46,6 +46,7 @@ def test_killed_run_continues_bit_for_bit(
     assert runs.train_several(2, [again, finished], cache) == [None, None]
     assert runs.losses(run) == runs.losses(two_ranks[STAGE])
     assert runs.results(run)["test"] == runs.results(two_ranks[STAGE])["test"]
+    assert runs.samples(run) == runs.samples(two_ranks[STAGE]), "no sample twice, none left out"
     splits = [record["split"] for record in runs.records(run) if "split" in record]
     assert splits == ["valid"] * 3 + ["test"]
     assert (two_ranks[0] / "results.json").read_text() == before, "a finished run stays as it is"
@@ -64,6 +65,7 @@ def test_another_number_of_ranks(workplace: Path, cache: Path, two_ranks: dict[i
         actual, expected = np.array(runs.losses(copy)), np.array(runs.losses(two_ranks[stage]))
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
         assert runs.results(copy)["world_size"] == 1
+        assert runs.samples(copy) == runs.samples(two_ranks[stage])
         assert not list((copy / "checkpoints").glob("*universal"))
 
 
