@@ -39,6 +39,9 @@ def main() -> None:
             if not line:
                 break
             request = json.loads(line)
+            send(alive, signal.SIGKILL)  # of a session that was given up
+            while alive:
+                alive.pop(os.wait()[0], None)
             alive = {fork(request, rank): rank for rank in range(request["world"])}
             kill_at = float("inf")
             answer(pids=list(alive))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trainer.rank.loop import Loop
 
-PARTIAL, UNIVERSAL = ".partial", ".universal"
+PARTIAL, OLD, UNIVERSAL = ".partial", ".old", ".universal"
 LATEST_UNIVERSAL = "latest_universal"  # a note of DeepSpeed's converter
 STATE = "mealrec"  # our part of DeepSpeed's client state
 # Without it DeepSpeed does not convert a checkpoint of ZeRO 2.
@@ -228,7 +228,7 @@ def _mend_optimizer(engine: DeepSpeedEngine, settings: list[dict[str, Any]]) -> 
 def _remove(path: Path) -> None:
     """Remove a checkpoint such that a kill in between leaves none that looks complete."""
     if path.exists():
-        gone = path.with_name(path.name + PARTIAL)
+        gone = path.with_name(path.name + OLD + PARTIAL)  # not the name of one that is to replace it
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(path, gone)
         shutil.rmtree(gone)

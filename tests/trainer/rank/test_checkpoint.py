@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,18 @@ def test_half_a_checkpoint_is_never_taken_up(two_ranks: dict[int, Path], tmp_pat
     checkpoint.remove_leftovers(folder)
     assert not (folder / "step-00000012.partial").exists()
     assert (folder / "latest").read_text() == "step-00000021"
+
+
+def test_a_second_save_of_a_step_replaces_the_first(tmp_path: Path) -> None:
+    """SIGUSR1 may come in a step that is saved anyway."""
+    (tmp_path / "step-00000007").mkdir()
+    (tmp_path / "step-00000007.partial").mkdir()
+    (tmp_path / "step-00000007.partial" / "weights").write_text("new")
+    saved = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
+    saved.engine = SimpleNamespace(config={})
+    saved._publish("step-00000007", {"step": 7})
+    assert (tmp_path / "step-00000007" / "weights").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000007"]
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:

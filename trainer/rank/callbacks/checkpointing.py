@@ -32,11 +32,12 @@ class Checkpointing(Callback):
         self.save(loop)
 
     def on_end(self, loop: Loop) -> None:
-        if self._saved != (loop.progress.step, loop.progress.epoch):
-            self.save(loop)
+        self.save(loop)
 
     def save(self, loop: Loop) -> None:
-        """Save a checkpoint now."""
+        """Save a checkpoint now, unless this state is saved already."""
+        if self._saved == (loop.progress.step, loop.progress.epoch):
+            return
         self._saved = (loop.progress.step, loop.progress.epoch)
         best = self.evaluation.best["step"] if self.evaluation.best else None
         activity.expect_slow_work()
