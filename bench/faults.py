@@ -50,7 +50,7 @@ SETTINGS = {
     "train.save_every_steps": SAVE_EVERY,
     "train.patience": 0,
     "train.tensorboard": "false",
-    "data.max_length": 50,
+    "data.max_length": 100,  # no history is longer: a user is one sample
     "model.dim": 16,
     "eval.every_steps": 1000,
     "run.host_timeout": HOST_TIMEOUT,
@@ -124,7 +124,8 @@ class Campaign:
             with self.failures():
                 run = self.disturbed(f"run-{self.runs}", most, damages, same=same)
                 self.compare(run, undisturbed, same=same)
-            print(f"{self.events} events", file=sys.stderr, flush=True)
+            checked = f"{self.epochs_checked} epochs checked, deviation {self.deviation:.1e}"
+            print(f"{self.events} events, {checked}", file=sys.stderr, flush=True)
         self.runs += 1
         with self.failures():
             self.launched(self.folder / "launched")
