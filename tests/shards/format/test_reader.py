@@ -14,7 +14,7 @@ from shards import DataError, Features, Index
 from shards.__main__ import main
 from shards.format.check import check_data_set
 from shards.format.files import file_sha256
-from shards.format.reader import read_feature_shard, read_sequence_shard
+from shards.format.reader import iterate_samples, read_feature_shard, read_sequence_shard
 from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
 FEATURES = Features(3, 4, "float32")
@@ -267,8 +267,8 @@ def resign(data, family, number):
 def test_a_compressed_tar_is_not_unpacked(data, packer):
     file = data.local(data.sequence_shards[0])
     file.write_bytes(packer.compress(file.read_bytes() * 100))
-    resign(data, "sequence_shards", 0)
-    says(data.path, r"sequences-000000\.tar: not readable as a plain tar|found \d+ users and")
+    with pytest.raises(DataError, match=r"sequences-000000\.tar: not readable as a plain tar"):
+        list(iterate_samples(file))
 
 
 def test_a_sparse_tar_is_not_read(data):
