@@ -118,11 +118,11 @@ FAULTS = {
         "diffusion_loss",
     ),
     "packed rows by an inverse rounded down": (
-        "dropout",
+        "q_sample",
         "rows.cuh",
         "(65536 + vectors - 1) / vectors",
         "65536 / vectors",
-        "dropout",
+        "q_sample",
     ),
     "mask of another packed row": (
         "q_sample",
