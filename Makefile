@@ -17,7 +17,7 @@ format:  ## put the code in form
 docs:  ## build the documentation site into build/site; a warning fails
 	@python=$$(./environment.sh dev) && NO_MKDOCS_2_WARNING=1 "$$python" -m mkdocs build --strict
 
-gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs PyTorch, nvcc, Triton
+gpu-check:  ## test and time the CUDA kernels on this machine's GPU, with python3 as it is; needs nvcc, Triton
 	@python3 -m bench.gpu_check
 
 bench-peers:  ## make the environments of RecBole, RecTools and RePlay in .peers, for the benchmarks beside them

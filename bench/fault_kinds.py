@@ -102,9 +102,9 @@ def _remove_cache(session: Session, rng: Random) -> None:
 
 
 PROCESSES = [
-    Kind("rank stopped for a moment", lambda s, r: pause(r.choice(s.ranks), MOMENT), ends=False, share=12),
-    Kind("loader stopped for a moment", _loader(lambda pid: pause(pid, MOMENT)), ends=False, share=8),
-    Kind("feature cache removed", _remove_cache, ends=False, share=3),
+    Kind("rank stopped for a moment", lambda s, r: pause(r.choice(s.ranks), MOMENT), ends=False, share=24),
+    Kind("loader stopped for a moment", _loader(lambda pid: pause(pid, MOMENT)), ends=False, share=16),
+    Kind("feature cache removed", _remove_cache, ends=False, share=4),
     Kind("rank killed", _signal(signal.SIGKILL), share=3),
     Kind("all ranks killed", _kill_all, share=2),
     Kind("killed in a save", _kill_in_save, share=2),

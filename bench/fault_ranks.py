@@ -16,8 +16,11 @@ import sys
 import time
 from typing import Any, NoReturn
 
-import deepspeed  # noqa: F401 - loaded for the ranks
-import torch  # noqa: F401
+# Loaded for the ranks; the third loads PyTorch's compiler, which takes longer than all else.
+import deepspeed  # noqa: F401
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
 
 import trainer.rank.main  # noqa: F401
 from trainer.__main__ import run
@@ -36,6 +39,9 @@ def main() -> None:
             if not line:
                 break
             request = json.loads(line)
+            send(alive, signal.SIGKILL)  # of a session that was given up
+            while alive:
+                alive.pop(os.wait()[0], None)
             alive = {fork(request, rank): rank for rank in range(request["world"])}
             kill_at = float("inf")
             answer(pids=list(alive))

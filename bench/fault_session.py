@@ -40,7 +40,7 @@ class Session:
         raise NotImplementedError
 
     def step(self) -> int:
-        """The last step that this session has logged; where it has not begun yet, the one that it continues from."""
+        """The last step that this session has logged; before that, the one that it continues from."""
         if not self._begun:
             self._begun = "continuing" in self.said()  # only then is the log cut back
         losses = runs.losses(self.run) if self._begun else []

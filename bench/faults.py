@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -50,7 +50,7 @@ SETTINGS = {
     "train.save_every_steps": SAVE_EVERY,
     "train.patience": 0,
     "train.tensorboard": "false",
-    "data.max_length": 50,
+    "data.max_length": 100,  # no history is longer: a user is one sample
     "model.dim": 16,
     "eval.every_steps": 1000,
     "run.host_timeout": HOST_TIMEOUT,
@@ -90,11 +90,20 @@ class Campaign:
         self.folder, self.rng, self.forker = folder, Random(seed), forker
         self.data = folder / "data"
         self.outcomes: dict[str, Outcomes] = defaultdict(Outcomes)
-        self.deviation, self.epochs_checked = 0.0, 0
+        self.runs, self.deviation, self.epochs_checked, self.failed = 0, 0.0, 0, list[str]()
 
     @property
     def events(self) -> int:
         return sum(outcome.events for outcome in self.outcomes.values())
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Note what should not have come of a fault, and go on with the next run."""
+        try:
+            yield
+        except AssertionError as error:
+            self.failed.append(f"FAILED: {error}")
+            print(self.failed[-1], file=sys.stderr)
 
     def arguments(self, run: Path, **changes: object) -> list[str]:
         """The command line that starts a run, or continues it."""
@@ -104,6 +113,23 @@ class Campaign:
             values = {"data": self.data, **SETTINGS, **changes}
         options = [[f"--{name}", *([] if value is None else [str(value)])] for name, value in values.items()]
         return ["--run", str(run), *sum(options, [])]
+
+    def run(self, events: int, damages: list[Damage]) -> None:
+        """Bring so many faults upon runs, and compare each with one that has none."""
+        undisturbed = self.undisturbed("undisturbed")
+        while self.events < events - len(LAUNCHED):
+            self.runs += 1
+            most = min(EVENTS_OF_A_RUN, events - len(LAUNCHED) - self.events)
+            same = self.runs % 3 > 0
+            with self.failures():
+                run = self.disturbed(f"run-{self.runs}", most, damages, same=same)
+                self.compare(run, undisturbed, same=same)
+            checked = f"{self.epochs_checked} epochs checked, deviation {self.deviation:.1e}"
+            print(f"{self.events} events, {checked}", file=sys.stderr, flush=True)
+        self.runs += 1
+        with self.failures():
+            self.launched(self.folder / "launched")
+            self.compare(self.folder / "launched", undisturbed, same=True)
 
     def undisturbed(self, name: str, **changes: object) -> Path:
         """A run without faults."""
@@ -119,7 +145,7 @@ class Campaign:
         while not run_directory.is_finished(run):
             repair = nothing
             changes = {"num_gpus": world, "train.zero_stage": stage, "data.workers": 1}
-            if run.exists() and self.events < last:
+            if run.exists() and self.events < last and self.rng.random() < 0.5:
                 repair = self.damage(run, self.rng.choice(damages), world, self.arguments(run, **changes))
             if not same and run.exists() and self.events < last:
                 world, stage = self.change(world, stage)
@@ -258,26 +284,22 @@ def main() -> None:
             campaign = Campaign(folder, settings.seed, forker)
             synthesise(campaign.data, users=400, videos=120, frames=3, width=8, seed=1)
             damages = BETWEEN_STARTS + (FOUND_BY_DIGESTS if settings.digests else [])
-            undisturbed = campaign.undisturbed("undisturbed")
-            campaign.launched(folder / "launched")
-            campaign.compare(folder / "launched", undisturbed, same=True)
-            number = 0
-            while campaign.events < settings.events:
-                number += 1
-                most, same = min(EVENTS_OF_A_RUN, settings.events - campaign.events), number % 3 > 0
-                run = campaign.disturbed(f"run-{number}", most, damages, same=same)
-                campaign.compare(run, undisturbed, same=same)
-                print(f"{campaign.events} events, {time.monotonic() - started:.0f} s", file=sys.stderr)
+            try:
+                campaign.run(settings.events, damages)
+            except KeyboardInterrupt:  # what came until now is worth its table
+                campaign.failed.append(f"interrupted: {campaign.events} events of {settings.events}")
         report = Report(RESULTS / "faults.csv", "one machine, wall seconds")
         for fault, outcome in campaign.outcomes.items():
             report.add(fault=fault, **outcome.row())
         missing = fault_hosts.add_rows(report, folder)
-        report.close(
-            f"{campaign.events} events in {number + 1} runs on one host, {time.monotonic() - started:.0f} s",
-            f"{campaign.epochs_checked} epochs: every sample exactly once",
-            f"largest relative difference of a loss from the undisturbed run: {campaign.deviation:.1e}",
-            *([f"not run: faults of two hosts ({missing})"] if missing else []),
-        )
+    report.close(
+        f"{campaign.events} events in {campaign.runs} runs on one host, {time.monotonic() - started:.0f} s",
+        f"{campaign.epochs_checked} epochs: every sample exactly once",
+        f"largest relative difference of a loss from the undisturbed run: {campaign.deviation:.1e}",
+        *([f"not run: faults of two hosts ({missing})"] if missing else []),
+        *campaign.failed,
+    )
+    sys.exit(1 if campaign.failed else 0)
 
 
 if __name__ == "__main__":

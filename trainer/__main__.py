@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
             importlib.import_module("trainer.rank.hostfile").refuse_missing()
         return importlib.import_module(module).main(rest) or DONE
     except RunEnded as error:
-        return _end_rank(error, FAILED, silent=error.on_all_ranks and os.environ["RANK"] != "0")
+        return _end_rank(error, FAILED, silent=error.on_all_ranks and os.environ.get("RANK") != "0")
     except Exception as error:
         if is_rank and _consequence():
             return FAILED

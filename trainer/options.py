@@ -10,6 +10,7 @@ import argparse
 import difflib
 import math
 import os
+import reprlib
 import sys
 import types
 import typing
@@ -244,7 +245,8 @@ def read(path: str | Path) -> dict[str, Any]:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"configuration file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # ValueError and the others: of PyYAML's constructors, for a number or a date that is none.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f"configuration file {path} is not YAML: {' '.join(str(error).split())}") from None
     table = {leaf.name: leaf for leaf in leaves(RunConfig)}
     values: dict[str, Any] = {}
@@ -257,8 +259,9 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _flatten(tree: Any, prefix: str, table: dict[str, Leaf], values: dict[str, Any]) -> None:
     if not isinstance(tree, dict):
+        found = reprlib.repr(tree)  # short: a value may name itself many times over
         raise UserError(
-            f"{prefix.rstrip('.') or 'the file'} must be a mapping of names to values, not {tree!r}"
+            f"{prefix.rstrip('.') or 'the file'} must be a mapping of names to values, not {found}"
         )
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -270,7 +273,8 @@ def _flatten(tree: Any, prefix: str, table: dict[str, Leaf], values: dict[str, A
                     raise UserError(f"expected {leaf.expected}")
                 values[name] = value if value is None else leaf.parse(str(value))
             except UserError:
-                raise UserError(f"{name} is {value!r}, expected {leaf.expected}") from None
+                found = reprlib.repr(value)
+                raise UserError(f"{name} is {found}, expected {leaf.expected}") from None
         elif any(known.startswith(f"{name}.") for known in table):
             _flatten(value, f"{name}.", table, values)
         else:
@@ -298,6 +302,8 @@ def save_run(run_dir: Path, config: RunConfig) -> None:
     data = config.data.path
     if data is not None and shown(data) != data:
         files.write_secret(run_dir / run_directory.ADDRESS, data)
+    else:
+        (run_dir / run_directory.ADDRESS).unlink(missing_ok=True)
     files.write_text(run_dir / run_directory.CONFIG, dump(config))
 
 

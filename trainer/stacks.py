@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
 import time
 from collections.abc import Iterable
@@ -19,18 +20,24 @@ FOLDER = "stacks"
 SIGNAL = signal.SIGUSR2
 WRITTEN_WITHIN = 1.0  # seconds
 
+_own: TextIO | None = None  # where this process keeps its stacks
+
 
 def keep(run_dir: Path, rank: int) -> TextIO:
     """Let this process answer `SIGNAL` with its stacks, in a file of its own. Returns the open file."""
+    global _own
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     file = open(folder / f"rank-{rank}.txt", "w", encoding="utf-8")  # noqa: SIM115 - open as long as the run
     faulthandler.register(SIGNAL, file=file, all_threads=True)
+    _own = file
     return file
 
 
 def drop(file: TextIO) -> None:
     """Undo `keep` at an orderly end: nothing is left of a file without stacks."""
+    global _own
+    _own = None
     faulthandler.unregister(SIGNAL)
     file.close()
     path = Path(file.name)
@@ -41,9 +48,16 @@ def drop(file: TextIO) -> None:
 
 
 def ask(processes: Iterable[psutil.Process]) -> None:
-    """Have the ranks among `processes` write their stacks, those that were stopped too, and wait for it."""
+    """Have the ranks among `processes` write their stacks, those that were stopped too, and wait for it.
+
+    This process, if it is a rank, writes its own without a signal: it would read a stack that is changing.
+    """
+    if _own is not None:
+        faulthandler.dump_traceback(_own, all_threads=True)
     asked = False
     for process in processes:
+        if process.pid == os.getpid():
+            continue
         with contextlib.suppress(psutil.Error, OSError):
             if _answers(process.pid):
                 process.send_signal(SIGNAL)

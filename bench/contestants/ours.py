@@ -58,7 +58,8 @@ def deepspeed_step(config: Any, batching: Any, inputs: Any) -> Callable[..., obj
     from trainer.rank import engine
     from trainer.rank.step import TrainStep
 
-    settings = ds_config.engine_config(config, batching, on_gpu=False, has_bf16=False, run_dir=None)
+    on_gpu = inputs.world.on_gpu
+    settings = ds_config.engine_config(config, batching, on_gpu=on_gpu, has_bf16=on_gpu, run_dir=None)
     built = engine.build(inputs.build_model(), config.train, settings)
     return TrainStep(
         built,

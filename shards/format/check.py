@@ -60,10 +60,12 @@ class _Checker:
             fault = checksum_fault(path, entry, in_full=True)
         if fault:
             yield f"{path}: {fault}"
-            if not path.is_file() or not isinstance(entry, SequenceShard | FeatureShard):
-                return
         else:
             mark_verified(path, entry)
+        # Tars are read in spite of a fault, as far as they go, and id files only whole.
+        if fault and not (path.is_file() and isinstance(entry, SequenceShard | FeatureShard)):
+            self.sound = False
+            return
         try:
             for fault in self.records(path, entry):
                 self.sound = False

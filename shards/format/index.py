@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shards.address import address_of, is_remote, shown
 from shards.errors import DataError
-from shards.format.files import FileEntry, check_size
+from shards.format.files import FileEntry, check_size, verify
 from shards.format.json_faults import first_fault
 from shards.remote import LARGEST_INDEX, fetch
 
@@ -165,23 +165,28 @@ class Index:
             return fetch(self.address, entry.file, entry)
         return Path(self.path) / entry.file
 
+    def _verified(self, entry: FileEntry) -> Path:
+        path = self.local(entry)
+        verify(path, entry)
+        return path
+
     def item_ids(self) -> Ids:
         """[I] original ids; element j belongs to item j+1."""
         from shards.format.columns import read_column  # here: an index is read without NumPy and Arrow
 
-        return read_column(self.local(self.items_file), "id", self.videos, self.item_id_type)
+        return read_column(self._verified(self.items_file), "id", self.videos, self.item_id_type)
 
     def user_ids(self) -> Ids:
         """[users] original ids; element u belongs to sample_id u."""
         from shards.format.columns import read_column
 
-        return read_column(self.local(self.users_file), "id", self.users, self.user_id_type)
+        return read_column(self._verified(self.users_file), "id", self.users, self.user_id_type)
 
     def train_counts(self) -> np.ndarray:
         """int64 [I+1]: events of each item in the training part; 0 at row 0 (padding)."""
         from shards.format.columns import read_counts
 
-        return read_counts(self.local(self.items_file), "train_count", self.videos)
+        return read_counts(self._verified(self.items_file), "train_count", self.videos)
 
 
 class _Open(BaseModel):

@@ -5,6 +5,7 @@ NumPy itself divides by an item size of 0, and allocates what a header asks for 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import warnings
@@ -57,6 +58,14 @@ def read_header(source: BinaryIO, size: int, kinds: str) -> Header:
     if math.prod(shape) * dtype.itemsize != content:
         raise ValueError(f"found {content} bytes after the header, expected {dtype} {list(shape)}")
     return Header(shape, dtype, fortran_order, start)
+
+
+def decode_array(content: bytes, kinds: str) -> np.ndarray:
+    """The array in the bytes of a `.npy`, whose dtype must be one of `kinds`. ValueError as `read_header`."""
+    header = read_header(io.BytesIO(content), len(content), kinds)
+    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+    view = np.ndarray(header.shape, header.dtype, content, header.start, order=order)
+    return np.array(view)  # a copy: the bytes cannot be written
 
 
 def header_fault(path: Path, shape: tuple[int, ...], dtype: str) -> str | None:

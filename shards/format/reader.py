@@ -21,7 +21,7 @@ from webdataset.tariterators import group_by_keys
 from shards.errors import DataError
 from shards.format.files import open_regular, verify
 from shards.format.index import FeatureShard, Index, SequenceShard
-from shards.format.npy import read_header
+from shards.format.npy import decode_array
 from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
 
 _META = re.compile(r"__[^/]*__($|/)")  # what WebDataset leaves out
@@ -68,7 +68,7 @@ class _Clamped(io.BufferedReader):
 
 
 def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:
-    """The decoded `fields` of a raw sample, by WebDataset's default decoder.
+    """The decoded `fields` of a raw sample: arrays by their header, the others by WebDataset's decoder.
 
     Raises:
         DataError: a field is missing or broken.
@@ -78,16 +78,17 @@ def decode_sample(path: str | Path, sample: dict[str, Any], fields: tuple[str, .
         if field not in sample:
             present = ", ".join(sorted(name for name in sample if not name.startswith("__")))
             raise DataError(f"{path}: record {key}, field {field}: found only {present}, expected it")
-        if field.endswith(".npy"):
-            try:
-                read_header(io.BytesIO(sample[field]), len(sample[field]), "fiu")
-            except ValueError as error:
-                raise DataError(f"{path}: record {key}, field {field}: not decodable: {error}") from None
-    try:
-        decoded = Decoder([])({"__key__": key, **{field: sample[field] for field in fields}})
-    except DecodingError as error:
-        raise DataError(f"{path}: record {key}, field {error.k}: not decodable: {error.__cause__}") from None
-    return [decoded[field] for field in fields]
+    decoded = []
+    for field in fields:
+        try:
+            if field.endswith(".npy"):
+                decoded.append(decode_array(sample[field], "fiu"))
+            else:
+                decoded.append(Decoder([])({field: sample[field]})[field])
+        except (ValueError, DecodingError) as error:
+            reason = error.__cause__ or error
+            raise DataError(f"{path}: record {key}, field {field}: not decodable: {reason}") from None
+    return decoded
 
 
 def decode_block(path: str | Path, sample: dict[str, Any]) -> Block:

@@ -53,6 +53,10 @@ class FeatureCache:
         Raises:
             DataError: a fault in the features, or a cache that cannot hold them.
         """
+        if self.path.is_dir() and not os.access(self.path, os.W_OK):  # a cache that somebody else has filled
+            if fault := self._fault(verify, session=""):
+                raise DataError(f"{self.path}: damaged ({fault}), and cannot be written")
+            return self.path
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with _acquire(FileLock(f"{self.path}.lock"), self.path):

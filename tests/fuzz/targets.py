@@ -52,6 +52,11 @@ train:
   precision: auto
   tensorboard: false
 """
+TAGGED = b"""seed: !!int "3"
+eval: {mask_history: !!bool yes, batch_size: &size 8, chunk: *size}
+train: {lr: !!float "1", <<: {max_epochs: 2}}
+preset: !!str default
+"""
 HOSTS = b"# two hosts\nalpha slots=4\nbeta-1.example  slots=8 # the second\n\n"
 
 
@@ -250,9 +255,9 @@ def _facts(folder: Path) -> list[bytes]:
 
 
 TARGETS: dict[str, Target] = {
-    "index": Target(24_000, _files("index.json"), lambda content, folder: parse_index(content, str(folder))),
-    "sequences": Target(9_000, _files(SEQUENCES), _read_sequences, _repair_tar),
-    "features": Target(9_000, _files(FEATURE_TAR), _read_features, _repair_tar),
+    "index": Target(28_000, _files("index.json"), lambda content, folder: parse_index(content, str(folder))),
+    "sequences": Target(7_000, _files(SEQUENCES), _read_sequences, _repair_tar),
+    "features": Target(7_000, _files(FEATURE_TAR), _read_features, _repair_tar),
     "check-sequences": Target(500, _files(SEQUENCES), _check("sequence_shards", SEQUENCES), _repair_tar),
     "check-features": Target(500, _files(FEATURE_TAR), _check("feature_shards", FEATURE_TAR), _repair_tar),
     "check-items": Target(500, _files("items.parquet"), _check("items", "items.parquet")),
@@ -279,7 +284,7 @@ TARGETS: dict[str, Target] = {
     "import-parquet": Target(
         250, lambda folder: [_written("log.parquet", _log_parquet)(folder)], _import("table", "log.parquet")
     ),
-    "yaml": Target(5_000, lambda folder: [YAML], _read_yaml),
+    "yaml": Target(4_000, lambda folder: [YAML, TAGGED], _read_yaml),
     "hosts": Target(5_000, lambda folder: [HOSTS], _read_hosts),
     "checkpoint": Target(5_000, _facts, _read_facts),
 }

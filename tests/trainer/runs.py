@@ -17,6 +17,7 @@ SMALL = {
     "train.batch_size": 64,
     "train.max_epochs": 3,
     "train.log_every": 1,
+    "train.log_samples": "true",
     "train.save_every_steps": 3,
     "train.keep_checkpoints": 20,
     "train.patience": 0,
@@ -85,6 +86,18 @@ def losses(run: Path) -> list[tuple[float, ...]]:
     """(step, loss, rec, tcd, npd, gradient norm) of every step that was logged."""
     names = ("step", "loss", "loss_rec", "loss_tcd", "loss_npd", "grad_norm")
     return [tuple(record[name] for name in names) for record in records(run) if "loss" in record]
+
+
+def samples(run: Path) -> list[tuple[int, list[int]]]:
+    """Epoch and sample ids of every step, from samples.jsonl; every epoch must have the same ones."""
+    records = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    epochs: dict[int, list[int]] = {}
+    for record in records:
+        epochs.setdefault(record["epoch"], []).extend(record["samples"])
+    for used in epochs.values():
+        assert sorted(used) == sorted(epochs[1])
+    return [(record["epoch"], sorted(record["samples"])) for record in records]
 
 
 def results(run: Path) -> dict[str, Any]:

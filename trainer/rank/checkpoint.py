@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from trainer.rank.loop import Loop
 
-PARTIAL = ".partial"
+PARTIAL, OLD = ".partial", ".old"
 STATE = "mealrec"  # our part of DeepSpeed's client state
 POLL_SECONDS = 0.02  # between two looks for another rank's report
 
@@ -281,7 +281,7 @@ def _report(rank: int) -> str:
 def _remove(path: Path) -> None:
     """Remove a checkpoint such that a kill in between leaves none that looks complete."""
     if path.exists():
-        gone = path.with_name(path.name + PARTIAL)
+        gone = path.with_name(path.name + OLD + PARTIAL)  # not the name of one that is to replace it
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(path, gone)
         shutil.rmtree(gone)

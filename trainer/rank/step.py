@@ -105,8 +105,8 @@ class TrainStep:
         """Train on one global batch.
 
         Raises:
-            NonFiniteError: before the optimiser's step, with the weights as they were; not if the batch may be
-                left out.
+            NonFiniteError: before the optimiser's step, with the weights as they were; not if the batch may
+                be left out.
         """
         started = time.perf_counter()
         if self.learning_rate is not None:

@@ -371,12 +371,13 @@ def test_operator_contracts(fused):
 
 def everything(x, counters, mask, kernel):
     """Each operation once, as a model would use them."""
-    noisy, t = corrupt(x, SCHEDULE, counters, 1, 2, mask_R=mask, kernel=kernel)
+    row = torch.arange(len(x), device=x.device) // 2
+    noisy, t = corrupt(x, SCHEDULE, counters, 1, 2, mask_R=mask, row_R=row, kernel=kernel)
     hidden = dropout(torch.tanh(noisy), 0.2, counters, 64, residual_RD=noisy, kernel=kernel)
     back = reverse_step(
         noisy, hidden, t, t - 1, SCHEDULE, counters, 3, sampler=Sampler("ddpm"), kernel=kernel
     )
-    return back.sum() + diffusion_loss(hidden, x.detach(), mask, kernel=kernel)
+    return back.sum() + diffusion_loss(hidden, x.detach(), mask, row_R=row, kernel=kernel)
 
 
 @pytest.mark.slow

@@ -329,3 +329,14 @@ def test_names_that_a_terminal_would_act_on(data, capsys):
     main(["check", data.path])
     output = capsys.readouterr()
     assert "\x1b" not in output.out + output.err
+
+
+@pytest.mark.parametrize("name", ["items_file", "users_file"])
+def test_damaged_ids(data, name):
+    file = data.local(getattr(data, name))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    index = Index.load(data.path)
+    with pytest.raises(DataError, match=rf"{file.name}: wrong checksum"):
+        index.item_ids() if name == "items_file" else index.user_ids()

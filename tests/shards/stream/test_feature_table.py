@@ -1,6 +1,7 @@
 """The host's feature table: filled once, whole or not at all, joined by index."""
 
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -215,6 +216,18 @@ def test_a_session_verifies_once(make_data_set, tmp_path, monkeypatch):
         assert len(hashed) == expected
     FeatureTable.open(index, tmp_path / "cache", verify=False)
     assert len(hashed) == 8
+
+
+def test_a_cache_that_can_only_be_read(make_data_set, tmp_path, monkeypatch):
+    index, _ = make_data_set(features=SHAPE)
+    folder = FeatureTable.open(index, tmp_path / "cache").folder
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    before = sorted(tmp_path.rglob("*"))
+    FeatureTable.open(index, tmp_path / "cache", session="a")
+    assert sorted(tmp_path.rglob("*")) == before
+    (folder / "frames.npy").write_bytes(b"?")
+    with pytest.raises(DataError, match="damaged .frames.npy: truncated.* and cannot be written"):
+        FeatureTable.open(index, tmp_path / "cache", session="a")
 
 
 def test_a_cache_that_cannot_be_written(make_data_set, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ def test_killed_run_continues_bit_for_bit(
     assert runs.train_several(2, [again, finished], cache) == [None, None]
     assert runs.losses(run) == runs.losses(two_ranks[STAGE])
     assert runs.results(run)["test"] == runs.results(two_ranks[STAGE])["test"]
+    assert runs.samples(run) == runs.samples(two_ranks[STAGE]), "no sample twice, none left out"
     splits = [record["split"] for record in runs.records(run) if "split" in record]
     assert splits == ["valid"] * 3 + ["test"]
     assert (two_ranks[0] / "results.json").read_text() == before, "a finished run stays as it is"
@@ -67,6 +69,7 @@ def test_another_number_of_ranks(workplace: Path, cache: Path, two_ranks: dict[i
         actual, expected = np.array(runs.losses(copy)), np.array(runs.losses(two_ranks[stage]))
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
         assert runs.results(copy)["world_size"] == 1
+        assert runs.samples(copy) == runs.samples(two_ranks[stage])
         assert not list((copy / "checkpoints").glob("*universal"))
 
 
@@ -114,6 +117,18 @@ def test_half_a_checkpoint_is_never_taken_up(two_ranks: dict[int, Path], tmp_pat
     checkpoint.remove_leftovers(folder)
     assert not (folder / "step-00000012.partial").exists()
     assert (folder / "latest").read_text() == "step-00000021"
+
+
+def test_a_second_save_of_a_step_replaces_the_first(tmp_path: Path) -> None:
+    """SIGUSR1 may come in a step that is saved anyway."""
+    (tmp_path / "step-00000007").mkdir()
+    (tmp_path / "step-00000007.partial").mkdir()
+    (tmp_path / "step-00000007.partial" / "weights").write_text("new")
+    saved = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
+    saved.engine = SimpleNamespace(config={})
+    saved._publish("step-00000007", {"step": 7})
+    assert (tmp_path / "step-00000007" / "weights").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000007"]
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ class Checkpointing(Callback):
         self.save(loop)
 
     def on_end(self, loop: Loop) -> None:
-        if self._saved != (loop.progress.step, loop.progress.epoch):
-            self.save(loop)
+        self.save(loop)
         self.checkpoints.finish()
 
     def on_error(self, loop: Loop, error: BaseException) -> None:
@@ -57,7 +56,9 @@ class Checkpointing(Callback):
                 print(text, file=sys.stderr, flush=True)
 
     def save(self, loop: Loop) -> None:
-        """Begin to save a checkpoint now."""
+        """Begin to save a checkpoint now, unless this state is saved already."""
+        if self._saved == (loop.progress.step, loop.progress.epoch):
+            return
         self._saved = (loop.progress.step, loop.progress.epoch)
         best = self.evaluation.best["step"] if self.evaluation.best else None
         activity.expect_slow_work()
