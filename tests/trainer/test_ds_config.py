@@ -73,7 +73,7 @@ def test_batch_of_a_users_json() -> None:
     assert ds_config.user_batching(both, train, 2) == Batching(128, 16, 4, 2)
     assert ds_config.user_batching({"train_batch_size": 64}, train, 2) == Batching(64, 32, 1, 2)
     assert ds_config.user_batching({"gradient_accumulation_steps": 8}, train, 2) == Batching(512, 32, 8, 2)
-    assert ds_config.user_batching({}, train, 2) == Batching(512, 64, 4, 2)
+    assert ds_config.user_batching({}, train, 2) == Batching(512, 128, 2, 2)
     with pytest.raises(UserError):
         ds_config.user_batching({"train_batch_size": 65, **both}, train, 2)
 
