@@ -116,7 +116,7 @@ class Campaign:
 
     def run(self, events: int, damages: list[Damage]) -> None:
         """Bring so many faults upon runs, and compare each with one that has none."""
-        undisturbed = self.undisturbed("undisturbed")
+        undisturbed = self.undisturbed()
         while self.events < events - len(LAUNCHED):
             self.runs += 1
             most = min(EVENTS_OF_A_RUN, events - len(LAUNCHED) - self.events)
@@ -127,14 +127,17 @@ class Campaign:
             checked = f"{self.epochs_checked} epochs checked, deviation {self.deviation:.1e}"
             print(f"{self.events} events, {checked}", file=sys.stderr, flush=True)
         self.runs += 1
+        launched = self.folder / "launched"
+        for kind in LAUNCHED:
+            with self.failures():
+                self.launch(launched, kind)
         with self.failures():
-            self.launched(self.folder / "launched")
-            self.compare(self.folder / "launched", undisturbed, same=True)
+            self.compare(launched, undisturbed, same=True)
 
-    def undisturbed(self, name: str, **changes: object) -> Path:
+    def undisturbed(self) -> Path:
         """A run without faults."""
-        run = self.folder / name
-        session = ForkedSession(self.forker, run, 2, self.arguments(run, **{"num_gpus": 2, **changes}))
+        run = self.folder / "undisturbed"
+        session = ForkedSession(self.forker, run, 2, self.arguments(run, num_gpus=2))
         codes = session.await_end()
         assert codes == [0, 0], session.said()
         return run
@@ -216,18 +219,18 @@ class Campaign:
         assert not (kind.quiet and "Traceback" in said), (kind.name, said[-3000:])
         return True
 
-    def launched(self, run: Path) -> None:
-        """The faults of the operator and its launcher, each once, on one run."""
-        for kind in LAUNCHED:
-            changes = {"num_gpus": 2, "train.max_epochs": 40, "max-restarts": 0 if kind.ends else 1}
-            session = LaunchedSession(run, self.arguments(run, **changes))
+    def launch(self, run: Path, kind: Kind) -> None:
+        """Start or continue a run by its operator, and bring one fault upon it."""
+        changes = {"num_gpus": 2, "train.max_epochs": 40, "max-restarts": 0 if kind.ends else 1}
+        session = LaunchedSession(run, self.arguments(run, **changes))
+        try:
             assert session.await_step(session.first + 2), session.said()
             session.find()
             self.one(session, kind)
-            if not kind.ends:
-                assert session.await_restart(kind.says), session.said()
-                session.operator.terminate()
-                session.await_end()
+            assert kind.ends or session.await_restart(kind.says), session.said()
+        finally:
+            session.operator.terminate()
+            session.await_end()
 
     def compare(self, run: Path, undisturbed: Path, *, same: bool) -> None:
         """Check that a run has used every sample of every epoch once, and has the losses of the other."""
@@ -291,7 +294,7 @@ def main() -> None:
         report = Report(RESULTS / "faults.csv", "one machine, wall seconds")
         for fault, outcome in campaign.outcomes.items():
             report.add(fault=fault, **outcome.row())
-        missing = fault_hosts.add_rows(report, folder)
+        missing = "see below" if campaign.failed else fault_hosts.add_rows(report, folder)
     report.close(
         f"{campaign.events} events in {campaign.runs} runs on one host, {time.monotonic() - started:.0f} s",
         f"{campaign.epochs_checked} epochs: every sample exactly once",

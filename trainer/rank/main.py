@@ -104,9 +104,9 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
         keep=config.train.keep_checkpoints,
         seed=config.seed,
     )
-    checkpoint, universal = checkpoints.resumable(settings) if config.resume else (None, False)
-    if world.is_main and not universal:
+    if world.is_main:
         remove_leftovers(checkpoints.folder)
+    checkpoint, universal = checkpoints.resumable(settings) if config.resume else (None, False)
 
     model = inputs.build_model()
     if config.init_from and checkpoint is None:

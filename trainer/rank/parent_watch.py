@@ -70,15 +70,24 @@ def _watch(watched: list[WatchedProcess], parent: int) -> NoReturn:
 
 def end_hung_rank(reason: str) -> NoReturn:
     """End this rank, after it and the other ranks of its launcher have written their stacks."""
+    _say(f"{reason}; stacks are in {stacks.FOLDER}/ of the run directory")  # first: the launcher may be quick
     with contextlib.suppress(psutil.Error):
         stacks.ask(psutil.Process(os.getppid()).children())
-    end_rank(f"{reason}; stacks are in {stacks.FOLDER}/ of the run directory")
+    _end()
 
 
 def end_rank(reason: str) -> NoReturn:
     """End this rank and its loader processes at once: the main thread may hang in a collective."""
+    _say(reason)
+    _end()
+
+
+def _say(reason: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(f"rank {os.environ.get('RANK', '?')} ends: {reason}", file=sys.stderr, flush=True)
+
+
+def _end() -> NoReturn:
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
