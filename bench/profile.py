@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench import race
 from bench.contestants import ours
 from bench.report import Report
-from trainer import prepare
+from trainer import cpu, prepare
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.run import single_world
 from trainer.inputs import Inputs
@@ -86,6 +86,7 @@ def main() -> None:
     parser = race.arguments("profile", __doc__, rounds=1, seconds=0)
     parser.add_argument("task", choices=("train", "evaluate"))
     settings, options = race.parse(parser)
+    cpu.settle()  # as every process of a run does
     torch.set_num_threads(1)
     config = race.config_of(options)
     _, batching = prepare.check_run(config, world_size=1, on_gpu=False)

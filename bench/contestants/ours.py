@@ -24,8 +24,9 @@ def main() -> None:
     rounds = Rounds()
     import torch
 
-    from trainer import options, prepare
+    from trainer import cpu, options, prepare
 
+    cpu.settle()  # as every process of a run does
     torch.set_num_threads(1)
     config = options.parse(arguments)
     _, batching = prepare.check_run(config, world_size=1, on_gpu=False)

@@ -23,10 +23,11 @@ BLOCK_ELEMENTS = 1 << 19  # scores at once
 def main() -> None:
     """Multiply until the race is over."""
     rounds = Rounds()
-    from trainer import options, prepare
+    from trainer import cpu, options, prepare
     from trainer.distributed import World
     from trainer.inputs import Inputs
 
+    cpu.settle()
     torch.set_num_threads(1)
     config = options.parse(sys.argv[1:])
     _, batching = prepare.check_run(config, world_size=1, on_gpu=False)

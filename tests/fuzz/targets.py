@@ -250,8 +250,12 @@ def _read_facts(content: bytes, folder: Path) -> None:
 
 def _facts(folder: Path) -> list[bytes]:
     model = {"videos": 9, "npd": {"steps": 4, "on": True}}
-    CheckpointFacts("sha256:1", model, world_size=2, seed=0, zero_stage=1, progress={"step": 5}).write(folder)
-    return [(folder / FACTS).read_bytes()]
+    facts = CheckpointFacts("sha256:1", model, 2, 0, 1, {"step": 5}, items="12", files={"weights": "34"})
+    facts.write(folder)
+    content = json.loads((folder / FACTS).read_bytes())
+    # In the older form there is no checksum that would refuse a mutation at once.
+    older = {name: value for name, value in content.items() if name not in ("items", "files", "sha256")}
+    return [json.dumps(form).encode() for form in (content, older)]
 
 
 TARGETS: dict[str, Target] = {

@@ -52,6 +52,9 @@ def build(
             "bf16 or fp16 without ZeRO: DeepSpeed updates the parameters one by one and waits for each."
             ' "zero_optimization": {"stage": 1} in the JSON avoids it, or "torch_autocast" in place of "bf16"'
         )
+    if engine.world_size == 1 and not ds_config.zero_stage(config):
+        # There is nothing to add up, for which DeepSpeed would copy all gradients into a buffer and back.
+        engine.enable_backward_allreduce = False
     return engine
 
 
