@@ -100,6 +100,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, required=True, metavar="DIR")
     arguments = parser.parse_args()
+    arguments.keep.mkdir(parents=True, exist_ok=True)
     faults = total = 0
     limit()
     for name in arguments.targets or TARGETS:

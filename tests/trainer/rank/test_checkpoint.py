@@ -7,7 +7,6 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from mealrec import MealRecConfig
 from tests.trainer import runs
 from trainer import checkpoint_files
+from trainer.checkpoint_files import CheckpointFacts
 from trainer.distributed import World
 from trainer.errors import UserError
 from trainer.evaluation import weights
@@ -124,9 +124,9 @@ def test_a_second_save_of_a_step_replaces_the_first(tmp_path: Path) -> None:
     (tmp_path / "step-00000007").mkdir()
     (tmp_path / "step-00000007.partial").mkdir()
     (tmp_path / "step-00000007.partial" / "weights").write_text("new")
-    saved = Checkpoints(tmp_path, World(), fingerprint="", model=MealRecConfig(), keep=2, seed=0)
-    saved.engine = SimpleNamespace(config={})
-    saved._publish("step-00000007", {"step": 7})
+    saved = Checkpoints(tmp_path, World(), fingerprint="", items="", model=MealRecConfig(), keep=2, seed=0)
+    facts = CheckpointFacts("", {}, world_size=1, seed=0, zero_stage=0, progress={"step": 7})
+    saved._complete(tmp_path / "step-00000007.partial", facts, best_step=None, written={})
     assert (tmp_path / "step-00000007" / "weights").read_text() == "new"
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000007"]
 
