@@ -151,6 +151,7 @@ def draw(measured: dict[str, list[float]], picture: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullLocator
 
     figure, panels = plt.subplots(2, 4, figsize=(13, 6), layout="constrained")
     for panel, name in zip(panels.flat, measured, strict=False):
@@ -160,6 +161,8 @@ def draw(measured: dict[str, list[float]], picture: Path) -> None:
         panel.loglog(fine, 1e3 * (a + b * fine), color="C0", alpha=0.5)
         panel.loglog(series.values, 1e3 * np.asarray(seconds), "o", color="C0")
         panel.set(title=name, xlabel=series.size, ylabel="core-ms")
+        panel.set_xticks(series.values, [f"{value:g}" for value in series.values])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.grid(alpha=0.3)
     for panel in panels.flat[len(measured) :]:
         panel.axis("off")
