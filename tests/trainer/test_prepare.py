@@ -43,7 +43,7 @@ def test_prepare_fills_in_what_the_data_say(tmp_path: Path, make_data: MakeData)
     model = options.load(tmp_path / "run" / run_directory.CONFIG).model
     assert model == prepared.config.model
     assert (model.videos, model.frames, model.width, model.max_length) == (24, 2, 4, 7)
-    assert str(prepared.batching) == "batch 128 = micro-batch 32 x accumulation 2 x ranks 2"
+    assert str(prepared.batching) == "batch 128 = micro-batch 64 x accumulation 1 x ranks 2"
     with pytest.raises(UserError, match="in use by process"):
         run_directory.claim(tmp_path / "run", resume=True)
     prepared.lock.release()
