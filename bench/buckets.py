@@ -1,6 +1,6 @@
 """What rounding the sizes of batches up to few costs and gains, over an epoch.
 
-    python -m bench.sizes [--data DIR --preset microlens] [-- --train.micro_batch_size 256 ...]
+    python -m bench.buckets [--data DIR --preset microlens] [-- --train.micro_batch_size 256 ...]
 
 Positions L, real positions N, targets W and distinct videos U of a micro-batch (`shards/stream/buckets.py`):
 the share that is added to each, and how many combinations of the four there are. Counts, no times.
@@ -22,7 +22,7 @@ EXACT, CHOICES = 0, (1, 2, 4, 8)
 
 def main() -> None:
     """Count, print and write the table."""
-    settings, options = race.parse(race.arguments("sizes", __doc__, rounds=1, seconds=0))
+    settings, options = race.parse(race.arguments("buckets", __doc__, rounds=1, seconds=0))
     config = race.config_of(options)
     _, batching = prepare.check_run(config, world_size=1, on_gpu=False)
     inputs = Inputs(config.data, config.model, single_world(), config.seed)
