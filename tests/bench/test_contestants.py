@@ -65,28 +65,19 @@ def test_the_events_for_peers_are_those_of_the_data_set(
     assert first == list(range(len(first)))
 
 
-def test_the_plain_step_is_the_step_of_a_run(
-    make_data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plain_step_is_the_step_of_a_run(make_data: Callable[..., Path], one_rank: None) -> None:
     from trainer import distributed, options, prepare
     from trainer.inputs import Inputs
 
-    # This process is a rank for the time of the test alone: commands of later tests are operators.
-    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in rank.items():
-        monkeypatch.setenv(name, value)
     config = options.parse([*OPTIONS, "--data", str(make_data()), "--model.dim", "8"])
     _, batching = prepare.check_run(config, world_size=1, on_gpu=False)
     ours.choose_port()
     inputs = Inputs(config.data, config.model, distributed.init(), config.seed)
     batches: list[Any] = list(inputs.train_stream(batching).epoch(0))
-    try:
-        deep, plain = (make(config, batching, inputs) for make in (ours.deepspeed_step, ours.plain_step))
-        for number, micro_batches in enumerate(batches * 3):
-            expected = deep(micro_batches, 0, number).loss  # type: ignore[attr-defined]
-            assert math.isclose(plain(micro_batches, 0, number), expected, rel_tol=1e-6)  # type: ignore[arg-type]
-    finally:
-        distributed.shutdown()
+    deep, plain = (make(config, batching, inputs) for make in (ours.deepspeed_step, ours.plain_step))
+    for number, micro_batches in enumerate(batches * 3):
+        expected = deep(micro_batches, 0, number).loss  # type: ignore[attr-defined]
+        assert math.isclose(plain(micro_batches, 0, number), expected, rel_tol=1e-6)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -104,8 +95,11 @@ def test_a_race_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["train", "evaluate"])
-@pytest.mark.parametrize("peer", ["recbole", "rectools"])
+@pytest.mark.parametrize(
+    ("peer", "task"),
+    [(peer, task) for peer in ("recbole", "rectools") for task in ("train", "evaluate")]
+    + [("replay", "train")],
+)
 def test_peers_work_as_long_as_they_are_told(
     peer: str, task: str, make_data: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ print(json.dumps(steps.steps("sasrec", 1, Path({str(tmp_path / "data")!r}), *{sm
     assert cells["ms/step"] > 0 and 1 < cells["loss"] < 20 and set(cells) < set(steps.COLUMNS)
 
 
-def test_an_error_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str], one_rank: None) -> None:
     row = steps.tried("sasrec", 0, tmp_path / "nothing")
     assert row["backbone"] == "sasrec" and row["ZeRO"] == 0 and "nothing" in row["result"]
     assert "Traceback" in capsys.readouterr().err
