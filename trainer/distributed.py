@@ -84,9 +84,11 @@ def master_address() -> str:
 
 
 def shutdown() -> None:
-    """Leave the process group."""
+    """Leave the process group, through DeepSpeed: it keeps groups of its own, which must not outlive this one."""
     if torch_dist.is_initialized():
-        torch_dist.destroy_process_group()
+        import deepspeed.comm
+
+        deepspeed.comm.destroy_process_group()
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
