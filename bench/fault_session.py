@@ -32,8 +32,9 @@ class Session:
     def __init__(self, run: Path) -> None:
         self.run, self.first = run, saved(run)
         self._begun = not (run / run_directory.CONFIG).exists()
-        self.output = run.with_suffix(".txt")
-        self._read = self.output.stat().st_size if self.output.exists() else 0
+        # A file for each start: where the size of files is limited, what is said must still fit.
+        self.output = run.with_suffix(f".{len([*run.parent.glob(f'{run.name}.*.txt')])}.txt")
+        self.output.touch()
 
     def codes(self) -> list[int] | None:
         """Exit codes, once all ranks have ended."""
@@ -83,9 +84,7 @@ class Session:
 
     def said(self) -> str:
         """What the ranks have printed."""
-        with open(self.output) as output:
-            output.seek(self._read)
-            return output.read()
+        return self.output.read_text()
 
 
 class Ranks:

@@ -158,12 +158,12 @@ class Campaign:
         return run
 
     def change(self, world: int, stage: int) -> tuple[int, int]:
-        """Another number of ranks, or another ZeRO stage."""
+        """The other number of ranks of 1 and 2, or the other ZeRO stage of those."""
         if self.rng.random() < 0.5:
             self.outcomes["number of ranks changed"].codes["-"] += 1
             return 3 - world, stage
         self.outcomes["ZeRO stage changed"].codes["-"] += 1
-        return world, self.rng.choice([other for other in (1, 2, 3) if other != stage])
+        return world, 3 - stage
 
     def damage(self, run: Path, damage: Damage, world: int, arguments: list[str]) -> Callable[[], None]:
         """Damage a run or its data between two starts. Returns what is to be done once the next has begun."""

@@ -84,7 +84,7 @@ def master_address() -> str:
 
 
 def shutdown() -> None:
-    """Leave the process group, through DeepSpeed: it keeps groups of its own, which must not outlive this one."""
+    """Leave the process group, through DeepSpeed: its own groups must not outlive this one."""
     if torch_dist.is_initialized():
         import deepspeed.comm
 

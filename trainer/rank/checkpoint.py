@@ -234,11 +234,11 @@ class Checkpoints:
             raise UserError(
                 f"--resume: {checkpoint} holds another model: {name} is {saved!r} there and {now!r} now"
             )
-        if (facts.zero_stage == 0) != (stage == 0):
+        if facts.zero_stage != stage and not {facts.zero_stage, stage} <= {1, 2}:
             raise UserError(
                 f"--resume: {checkpoint} was saved with --train.zero_stage {facts.zero_stage}:"
                 f" it cannot continue with {stage}"
-                " (0 and 1 to 3 keep their optimiser state in different forms)"
+                " (only 1 and 2 keep their optimiser state in the same form)"
             )
 
 

@@ -73,6 +73,20 @@ def test_another_number_of_ranks(workplace: Path, cache: Path, two_ranks: dict[i
         assert not list((copy / "checkpoints").glob("*universal"))
 
 
+def test_another_zero_stage(workplace: Path, cache: Path, two_ranks: dict[int, Path]) -> None:
+    """From 1 to 2 in mid-epoch, and back."""
+    copies = {stage: cut_copy(two_ranks[stage], workplace / f"stage{stage}", step=9) for stage in (1, 2)}
+    commands = [
+        ["--run", str(copy), "--resume", "--train.zero_stage", str(3 - stage)]
+        for stage, copy in copies.items()
+    ]
+    assert runs.train_several(2, commands, cache) == [None, None]
+    for stage, copy in copies.items():
+        actual, expected = np.array(runs.losses(copy)), np.array(runs.losses(two_ranks[stage]))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+        assert runs.samples(copy) == runs.samples(two_ranks[stage])
+
+
 def cut_copy(run: Path, copy: Path, step: int) -> Path:
     """A copy of a finished run as if it had been killed after the checkpoint of `step`."""
     shutil.copytree(run, copy)
@@ -106,6 +120,8 @@ def test_other_data_model_or_optimiser_state_is_refused(two_ranks: dict[int, Pat
         checkpoints_of(run, model=replace(weights.load(run).model_config, dim=32)).resumable(same)
     with pytest.raises(UserError, match="saved with --train.zero_stage 1: it cannot continue with 0"):
         checkpoints_of(run).resumable({})
+    with pytest.raises(UserError, match="saved with --train.zero_stage 1: it cannot continue with 3"):
+        checkpoints_of(run).resumable({"zero_optimization": {"stage": 3}})
 
 
 def test_half_a_checkpoint_is_never_taken_up(two_ranks: dict[int, Path], tmp_path: Path) -> None:
