@@ -198,7 +198,8 @@ def _in_checkpoint(damage: Callable[[Path, Random], Callable[[], None]]):  # noq
 def _in_folder(folder: str, damage: Callable[[Path, Random], Callable[[], None]]):  # noqa: ANN202
     def strike(run: Path, data: Path, rng: Random) -> Callable[[], None]:
         paths = sorted(path for path in (data.parent / folder).rglob("*") if path.is_file())
-        return damage(rng.choice([path for path in paths if path.stat().st_size]), rng)
+        paths = [path for path in paths if path.stat().st_size]
+        return damage(rng.choice(paths), rng) if paths else lambda: None  # the cache may have been removed
 
     return strike
 
