@@ -83,7 +83,7 @@ def count(case: str, options: list[str]) -> tuple[str, int, int]:
         del settings["torch_autocast"]
         settings["bf16"] = {"enabled": True, "check_grad_overflow": True}
     built = engine.build(inputs.build_model(), config.train, settings)
-    step = TrainStep(built, inputs.world, on_device=inputs.on_device, learning_rate=None)
+    step = TrainStep(built, inputs.world, on_device=inputs.on_device, learning_rates=None)
     steps = inputs.train_stream(batching).epoch(0)
     for number in range(WARM_UP):
         step(next(steps), 0, number)

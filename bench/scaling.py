@@ -52,7 +52,7 @@ def run_rank(stage: int, precision: Literal["fp32", "bf16"], videos: int, out: P
     def on_device(batch: Any, step: int) -> Batch:
         return {**batch, "global_step": torch.tensor(step)}
 
-    train_step = TrainStep(built, world, on_device=on_device, learning_rate=None)
+    train_step = TrainStep(built, world, on_device=on_device, learning_rates=None)
     item = torch.randint(
         1, videos + 1, (batching.micro_batch_size, 11), generator=torch.Generator().manual_seed(1)
     )

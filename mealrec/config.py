@@ -98,6 +98,11 @@ class TCDConfig(DiffusionConfig):
 class NPDConfig(DiffusionConfig):
     """Noise-unconditional Preference Denoising [paper: blind; form HorizonRec]."""
 
+    form: Literal["residual", "skilled"] = _option(
+        "residual",
+        "residual: an MLP that the ranking loss trains as well, and that does not denoise;"
+        " skilled: one that reads the noise off its input's norm, and that its own loss alone trains",
+    )
     noise_conditional: bool = _option(
         False, "tell the denoiser its step (the ablation; the paper's denoiser is blind)"
     )
@@ -143,6 +148,9 @@ class MealRecConfig:
     max_length: int = _option(50, "L, positions of a history")
     dim: int = _option(64, "d, model width")
     use_video: bool = _option(True, "use the frame features where the data set has them")
+    item_bias: bool = _option(
+        False, "learn a bias for each video, which starts as the log of its training count"
+    )
     feature_noise: float = _option(
         0.0, "sigma of the robustness study: features + sigma * std * eps, eps fixed for a video"
     )

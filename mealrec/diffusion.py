@@ -15,6 +15,7 @@ from mealrec import ops
 from mealrec.config import DiffusionConfig
 from mealrec.noise import Noise
 from mealrec.ops import RandomStream, Sampler, Schedule
+from mealrec.skill import levels, skill_of
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 """From `x_t` [R, D] and the steps int64 [R], predictions of `x_0` [R, D]: the prediction itself, and with
@@ -64,14 +65,31 @@ class Diffusion:
             kernel=noise.kernel,
         )
 
-    def last_state(
-        self, x0_RD: torch.Tensor, noise: Noise, frames: int = 1, row_R: torch.Tensor | None = None
+    def state(
+        self, t: int, x0_RD: torch.Tensor, noise: Noise, frames: int = 1, row_R: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`x_t` [R, D] at the last step, with the least signal, and the steps int64 [R]."""
-        last = self.schedule.steps - 1
+        """`x_t` [R, D] at a step for the guards, and the steps int64 [R]."""
         counters = noise.at_step(0).counters(frames)
-        x_RD = ops.q_sample(x0_RD, last, self.schedule, counters, self.streams.infer_start, row_R=row_R)
-        return x_RD, torch.full((len(x_RD),), last, device=x_RD.device)
+        x_RD = ops.q_sample(x0_RD, t, self.schedule, counters, self.streams.infer_start, row_R=row_R)
+        return x_RD, torch.full((len(x_RD),), t, device=x_RD.device)
+
+    def skills(
+        self,
+        x0_RD: torch.Tensor,
+        denoise: Denoise,
+        noise: Noise,
+        mask_R: torch.Tensor,
+        frames: int = 1,
+        row_R: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Skill over the identity and over a linear map at low, middle and high noise, by name."""
+        clean_RD = x0_RD if row_R is None else x0_RD[row_R]
+        skills: dict[str, torch.Tensor] = {}
+        for level, t in levels(self.schedule.steps).items():
+            x_RD, t_R = self.state(t, x0_RD, noise, frames, row_R)
+            skill = skill_of(denoise(x_RD, t_R)[0], x_RD, clean_RD, mask_R)
+            skills |= {f"{level}_identity": skill.over_identity, f"{level}_linear": skill.over_linear}
+        return skills
 
     def refine(
         self,

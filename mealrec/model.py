@@ -49,9 +49,9 @@ class Encoded(NamedTuple):
 class MealRec(nn.Module):
     """The whole model.
 
-    train_counts: int64 [I+1], events of each video in the training part, for the sampled softmax (default:
-    uniform); feature_std: float [V], standard deviation of the raw features, for `feature_noise`. The weights
-    depend on `config` and `seed` alone.
+    train_counts: int64 [I+1], events of each video in the training part, for the biases and the sampled
+    softmax (default: uniform); feature_std: float [V], standard deviation of the raw features, for
+    `feature_noise`. The weights depend on `config`, `seed` and the counts alone.
 
     Raises:
         ConfigError: the configuration cannot work.
@@ -73,10 +73,11 @@ class MealRec(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(config)
+        counts = torch.ones(config.videos + 1, dtype=torch.int64) if train_counts is None else train_counts
+        # Popularity need not be learned: without it all preferences would first turn to the same direction,
+        # which alone can express it. A video that was never seen has the bias of one that was seen once.
+        self.bias = nn.Parameter(counts.clamp_min(1).log().float()) if config.item_bias else None
         if self._sampled:
-            counts = (
-                torch.ones(config.videos + 1, dtype=torch.int64) if train_counts is None else train_counts
-            )
             self.negatives = NegativeSampler(counts, config.objective)
         if config.feature_noise > 0:
             self.register_buffer(
@@ -144,9 +145,11 @@ class MealRec(nn.Module):
         u_WD, target_WD = _operand(u_ND[torch.searchsorted(index_N, index_W)]), _operand(target_WD)
         if self._sampled:
             negative_KD = _operand(negative_KD)
-            loss_rec = sampled_softmax(u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives)
+            loss_rec = sampled_softmax(
+                u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives, _float(self.bias)
+            )
         else:
-            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(self.item))
+            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(self.item), _float(self.bias))
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
@@ -180,7 +183,8 @@ class MealRec(nn.Module):
         See `ranking.target_rank`; sampler_steps: steps of both reverse chains, 0 = all.
         """
         u_BD = self._preference(batch, sampler_steps)
-        return ranking.target_rank(u_BD, self.item[1:], batch["target"], _seen(batch, mask_history), chunk)
+        seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
+        return ranking.target_rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I)
 
     @torch.no_grad()
     def top(
@@ -188,7 +192,8 @@ class MealRec(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The k best videos of each row: scores float32 [B, k], ids int64 [B, k]."""
         u_BD = self._preference(batch, sampler_steps)
-        return ranking.top(u_BD, self.item[1:], k, _seen(batch, mask_history), chunk)
+        seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
+        return ranking.top(u_BD, self.item[1:], k, seen, chunk, bias_I)
 
     def _preference(self, batch: Batch, sampler_steps: int) -> torch.Tensor:
         """`u` [B, D] at each row's last position."""
@@ -309,6 +314,11 @@ def _operand(x: torch.Tensor) -> torch.Tensor:
     """`x` as a matrix product reads it: under autocast, which does not reach into the softmax, narrower."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def _float(bias: torch.Tensor | None) -> torch.Tensor | None:
+    """Biases in float32, as scores are."""
+    return None if bias is None else bias.float()
 
 
 def _seen(batch: Batch, mask_history: bool) -> tuple[torch.Tensor, torch.Tensor] | None:

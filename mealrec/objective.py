@@ -38,7 +38,7 @@ def softmax_loss(
     Args:
         u_ND: preferences [N, D].
         E_KD: rows of the ID table [K, D].
-        bias_K: float32 [K]; None: 0.
+        bias_K: float32 [K], with a gradient; None: 0.
         score_N: float32 [N].
         own_N: the k that is the target itself, -1 where none is, int64 [N].
         first: the first k that takes part. Not a slice by the caller: its gradient would be one more copy of
@@ -57,15 +57,18 @@ def _softmax_loss(
     score_N: torch.Tensor,
     own_N: torch.Tensor,
     first: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss and, from the same pass, its gradients of u, E and the target's score."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss and, from the same pass, its gradients of u, E, the biases and the target's score."""
     loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
-    grad_u, grad_E, grad_score = (
+    grad_u, grad_E, grad_bias, grad_score = (
         torch.empty_like(u_ND),
         torch.zeros_like(E_KD, dtype=torch.float32),
+        score_N.new_zeros(0 if bias_K is None else len(bias_K)),
         torch.empty_like(score_N),
     )
     competing, grad_competing = E_KD[first:], grad_E[first:]
+    if bias_K is not None:
+        bias_K, grad_competing_bias = bias_K[first:], grad_bias[first:]
     rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
     for start in range(0, len(u_ND), rows):
         part = slice(start, start + rows)
@@ -86,20 +89,23 @@ def _softmax_loss(
         # The probabilities are `exp(logits) / z`; dividing the narrow matrices is cheaper.
         weight = logits.to(u.dtype)
         grad_u[part] = (weight.T @ competing).div_(z[:, None])
+        if bias_K is not None:
+            grad_competing_bias += logits @ z.reciprocal()
         scaled = u / z[:, None].to(u.dtype)
         if weight.dtype == torch.float32:
             grad_competing.addmm_(weight, scaled)
         else:
             grad_competing += weight @ scaled
-    return loss, grad_u, grad_E.to(E_KD.dtype), grad_score
+    return loss, grad_u, grad_E.to(E_KD.dtype), grad_bias, grad_score
 
 
 @_softmax_loss.register_fake
 def _(
     u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor, *_: Any
 ) -> tuple[torch.Tensor, ...]:
+    grad_bias = score_N.new_empty(0 if bias_K is None else len(bias_K))
     loss = score_N.new_empty(())
-    return loss, torch.empty_like(u_ND), torch.empty_like(E_KD), torch.empty_like(score_N)
+    return loss, torch.empty_like(u_ND), torch.empty_like(E_KD), grad_bias, torch.empty_like(score_N)
 
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -109,28 +115,35 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tenso
 
 def _scale_gradients(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
     # In place, once: the graph refuses a second backward pass.
-    grad_u, grad_E, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
-    return grad_u, grad_E, None, grad_score, None, None
+    grad_u, grad_E, grad_bias, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
+    return grad_u, grad_E, grad_bias if len(grad_bias) else None, grad_score, None, None
 
 
 _softmax_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
-def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
-    """Score of each preference with its target's row, float32 [N]."""
-    return (u_ND * e_ND).sum(1, dtype=torch.float32)
+def target_score(u_ND: torch.Tensor, e_ND: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
+    """Score of each preference with its target's row and bias, float32 [N]."""
+    score_N = (u_ND * e_ND).sum(1, dtype=torch.float32)
+    return score_N if bias_N is None else score_N + bias_N
 
 
 def full_softmax(
-    u_ND: torch.Tensor, target_ND: torch.Tensor, target_N: torch.Tensor, E_KD: torch.Tensor
+    u_ND: torch.Tensor,
+    target_ND: torch.Tensor,
+    target_N: torch.Tensor,
+    E_KD: torch.Tensor,
+    bias_K: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum of `-log softmax(u E^T)[target]` over all videos.
+    """Sum of `-log softmax(u E^T + b)[target]` over all videos.
 
-    target: the videos int64 [N], 0 where none counts, and their rows of the ID table E [I+1, D].
+    target: the videos int64 [N], 0 where none counts, and their rows of the ID table E [I+1, D]; bias:
+    float32 [I+1].
     """
     # Row 0 is the padding, and takes no part.
-    score_N = counting(target_score(u_ND, target_ND), target_N)
-    return softmax_loss(u_ND, E_KD, None, score_N, target_N.clamp_min(1), 1)
+    bias_N = None if bias_K is None else bias_K[target_N]
+    score_N = counting(target_score(u_ND, target_ND, bias_N), target_N)
+    return softmax_loss(u_ND, E_KD, bias_K, score_N, target_N.clamp_min(1), 1)
 
 
 def counting(score_N: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
@@ -178,15 +191,17 @@ def sampled_softmax(
     negative_KD: torch.Tensor,
     negative_K: torch.Tensor,
     sampler: NegativeSampler,
+    bias_I: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
 
     Each score is reduced by the log of its expected number of draws [Yi et al. 2019: log-Q correction].
     Targets and negatives: videos int64 [N], 0 where none counts, and [K] ascending, and their rows of the
-    ID table.
+    ID table; bias: of all videos, float32 [I+1].
     """
     expected = math.log(len(negative_K))
-    score_N = target_score(u_ND, target_ND) - (sampler.log_probability(target_N) + expected)
+    bias_N = None if bias_I is None else bias_I[target_N]
+    score_N = target_score(u_ND, target_ND, bias_N) - (sampler.log_probability(target_N) + expected)
     # A video that was drawn several times counts so often in its first place, and no more in the others:
     # each target then competes with itself in at most one place.
     first_K = torch.searchsorted(negative_K, negative_K)
@@ -194,6 +209,8 @@ def sampled_softmax(
     again_K = first_K != torch.arange(len(negative_K), device=negative_K.device)
     bias_K = times_K.float().log() - (sampler.log_probability(negative_K) + expected)
     bias_K = bias_K.masked_fill(again_K, float("-inf"))
+    if bias_I is not None:
+        bias_K = bias_K + bias_I[negative_K]
     place_N = torch.searchsorted(negative_K, target_N).clamp_max(len(negative_K) - 1)
     own_N = torch.where(negative_K[place_N] == target_N, place_N, -1)
     return softmax_loss(u_ND, negative_KD, bias_K, counting(score_N, target_N), own_N)

@@ -1,6 +1,7 @@
 """Scores over all videos, chunked so that memory is bounded, in float32; the padding row is never ranked.
 
-Legend: B users, D model width, I videos. Video ids are 1..I; row i-1 of E belongs to video i.
+Legend: B users, D model width, I videos. Video ids are 1..I; row i-1 of E belongs to video i, and so does
+bias i-1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ COUNT_ELEMENTS = {"cpu": 1 << 18}
 def _chunks(
     u_BD: torch.Tensor,
     E_ID: torch.Tensor,
+    bias_I: torch.Tensor | None,
     seen: tuple[torch.Tensor, torch.Tensor] | None,
     keep_B: torch.Tensor | None,
     chunk: int,
@@ -37,7 +39,11 @@ def _chunks(
     for start in range(0, videos, size):
         E_KD = E_ID[start : start + size].float()
         width = len(E_KD)
-        score_KB = torch.mm(E_KD, u_BD.T, out=buffer[: rows * width].view(width, rows))
+        score_KB = buffer[: rows * width].view(width, rows)
+        if bias_I is None:
+            torch.mm(E_KD, u_BD.T, out=score_KB)
+        else:
+            torch.addmm(bias_I[start : start + size, None].float(), E_KD, u_BD.T, out=score_KB)
         if seen is not None:
             video_S, row_S = seen
             place_S, row_S = video_S - 1 - start, row_S - first_row
@@ -57,21 +63,23 @@ def target_rank(
     target_B: torch.Tensor,
     seen: tuple[torch.Tensor, torch.Tensor] | None = None,
     chunk: int = 0,
+    bias_I: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How many videos score above the target and how many others equal it, int64 [B] each.
 
     target: int64 [B] in 1..I (0 in filler rows, whose result means nothing); seen: (video [S], user row [S]),
-    left out of the ranking, the target itself never; chunk: videos scored at once, 0 = by memory.
+    left out of the ranking, the target itself never; chunk: videos scored at once, 0 = by memory; bias: float
+    [I], added to the videos' scores.
     """
     # Parts of the users, as chunks of the videos are scored twice: the first time for the target's score.
     # But a table in another dtype is converted chunk by chunk, to bound memory.
     users = CHUNK_ELEMENTS // len(E_ID)
     if chunk or not LEAST_USERS <= users < len(u_BD) or E_ID.dtype != torch.float32:
-        return _target_rank(u_BD, E_ID, target_B, seen, chunk)
+        return _target_rank(u_BD, E_ID, target_B, seen, chunk, bias_I)
     parts = []
     for start in range(0, len(u_BD), users):
         part = slice(start, start + users)
-        parts.append(_target_rank(u_BD[part], E_ID, target_B[part], seen, 0, start))
+        parts.append(_target_rank(u_BD[part], E_ID, target_B[part], seen, 0, bias_I, start))
     greater, equal = zip(*parts, strict=True)
     return torch.cat(greater), torch.cat(equal)
 
@@ -82,6 +90,7 @@ def _target_rank(
     target_B: torch.Tensor,
     seen: tuple[torch.Tensor, torch.Tensor] | None,
     chunk: int,
+    bias_I: torch.Tensor | None,
     first_row: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`target_rank` of the users from `first_row` on."""
@@ -90,13 +99,13 @@ def _target_rank(
     parts = []
     # The target's score comes from the same product as the others', so that equal embeddings give equal
     # scores.
-    for start, score in _chunks(u_BD, E_ID, seen, target_B, chunk, first_row):
+    for start, score in _chunks(u_BD, E_ID, bias_I, seen, target_B, chunk, first_row):
         inside = (place_B >= start) & (place_B < start + len(score))
         own = score.gather(0, (place_B - start).clamp(0, len(score) - 1)[None])[0]
         score_B = torch.where(inside, own, score_B)
         parts = [(start, score)] if len(score) == len(E_ID) else []
     greater_B, equal_B = torch.zeros_like(target_B), -torch.ones_like(target_B)
-    for _, score in parts or _chunks(u_BD, E_ID, seen, target_B, chunk, first_row):
+    for _, score in parts or _chunks(u_BD, E_ID, bias_I, seen, target_B, chunk, first_row):
         greater_B += _count(torch.gt, score, score_B)
         equal_B += _count(torch.eq, score, score_B)
     return greater_B, equal_B
@@ -123,11 +132,12 @@ def top(
     k: int,
     seen: tuple[torch.Tensor, torch.Tensor] | None = None,
     chunk: int = 0,
+    bias_I: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The `k` best videos of each user: scores float32 [B, k] and ids int64 [B, k] in 1..I, best first."""
     best_score = torch.empty(len(u_BD), 0, device=u_BD.device)
     best_video = torch.empty(len(u_BD), 0, dtype=torch.int64, device=u_BD.device)
-    for start, score in _chunks(u_BD, E_ID, seen, None, chunk):
+    for start, score in _chunks(u_BD, E_ID, bias_I, seen, None, chunk):
         chunk_score, place = score.T.contiguous().topk(min(k, len(score)), dim=1)
         candidate_score = torch.cat([best_score, chunk_score], dim=1)
         candidate_video = torch.cat([best_video, place + start + 1], dim=1)

@@ -271,13 +271,16 @@ class TCD(nn.Module):
         return x_RD.view_as(g_NMD)
 
     def guards(self, histories: Histories, noise: Noise) -> dict[str, torch.Tensor]:
-        """`tcd_x`, `tcd_g`, `tcd_c`: error at the last step with that input shuffled, relative to without.
+        """Whether the denoiser uses its inputs, and how well it denoises.
 
-        Shuffled between positions; near 1, the denoiser does not use that input.
+        `tcd_x`, `tcd_g`, `tcd_c`: the error at the last step with that input shuffled between positions,
+        relative to without; near 1, the denoiser does not use it. `tcd_skill_LEVEL_OTHER`: see
+        `Diffusion.skills`.
         """
         x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
         M = g_NMD.shape[1]
-        x_RD, t_R = self.diffusion.last_state(x0_RD, noise, M, row_R)
+        last = self.config.steps - 1
+        x_RD, t_R = self.diffusion.state(last, x0_RD, noise, M, row_R)
         inputs = {"x": x_RD.view_as(g_NMD), "g": g_NMD, "c": c_ND}
 
         def error(shuffle: str = "") -> torch.Tensor:
@@ -285,5 +288,12 @@ class TCD(nn.Module):
             x0hat_NMD = self.denoiser(x, t_R[::M], g, c, mask_NM)
             return ops.diffusion_loss(x0hat_NMD.flatten(0, 1), x0_RD, mask_NM.flatten(), row_R=row_R)
 
+        def denoise(x_RD: torch.Tensor, t_R: torch.Tensor) -> tuple[torch.Tensor, None]:
+            x0hat_NMD = self.denoiser(x_RD.view_as(g_NMD), t_R[::M], g_NMD, c_ND, mask_NM)
+            return x0hat_NMD.flatten(0, 1), None
+
         whole = error()
-        return {f"tcd_{name}": error(name) / whole for name in inputs}
+        skills = self.diffusion.skills(x0_RD, denoise, noise, mask_NM.flatten(), M, row_R)
+        return {f"tcd_{name}": error(name) / whole for name in inputs} | {
+            f"tcd_skill_{name}": value for name, value in skills.items()
+        }

@@ -77,7 +77,14 @@ class TrainConfig:
         0, "samples a rank computes at once; 0: an eighth of the batch, at least 128 (GPUs: 256), up to 1024"
     )
     lr: float = option(1e-3, "peak learning rate of AdamW")
-    weight_decay: float = option(0.0, "decoupled weight decay of AdamW")
+    table_lr: float = option(0.0, "peak learning rate of the ID table; 0: lr")
+    weight_decay: float = option(0.0, "decoupled weight decay of AdamW on matrices")
+    table_decay: float = option(0.0, "decoupled weight decay of AdamW on the ID table")
+    ema: float = option(
+        0.0,
+        "decay of an exponential moving average of the weights, which is then evaluated and kept as best;"
+        " 0: none",
+    )
     warmup_steps: int = option(0, "steps of linear warm-up from 0 to lr")
     decay: Literal["constant", "cosine", "linear"] = option(
         "constant", "learning rate after warm-up, down to 0 at the end"

@@ -66,7 +66,7 @@ def deepspeed_step(config: Any, batching: Any, inputs: Any) -> Callable[..., obj
         built,
         inputs.world,
         on_device=inputs.on_device,
-        learning_rate=lambda step: engine.learning_rate(step, 10**6, config.train),
+        learning_rates=lambda step: engine.learning_rates(step, 10**6, config.train),
     )
 
 
@@ -77,12 +77,13 @@ def plain_step(config: Any, batching: Any, inputs: Any) -> Callable[..., object]
     from trainer.rank import engine
 
     model = inputs.build_model()
-    groups = engine.parameter_groups(model, config.train.weight_decay)
+    groups = engine.parameter_groups(model, config.train)
     optimizer = torch.optim.AdamW(groups, lr=config.train.lr, fused=True)
 
     def step(micro_batches: list[Any], epoch: int, number: int) -> float:
-        for group in optimizer.param_groups:
-            group["lr"] = engine.learning_rate(number, 10**6, config.train)
+        rates = engine.learning_rates(number, 10**6, config.train)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         batches = [inputs.on_device(batch, number) for batch in micro_batches]
         each = [model.counts(batch) for batch in batches]
         counts = {name: sum(count[name] for count in each) for name in each[0]}

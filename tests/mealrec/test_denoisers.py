@@ -16,14 +16,14 @@ from tests.mealrec.small import make_batch, make_model
 VIDEOS, FRAMES, WIDTH, LENGTH, STEPS = 40, 5, 12, 6, 450
 
 
-def toy_batch(features, seed):
+def toy_batch(features, seed, users=24):
     generator = torch.Generator().manual_seed(seed)
-    item = torch.randint(1, VIDEOS + 1, (24, LENGTH + 1), generator=generator)
+    item = torch.randint(1, VIDEOS + 1, (users, LENGTH + 1), generator=generator)
     item[:, 1:] = torch.where(
-        torch.rand(24, LENGTH, generator=generator) < 0.8, item[:, :-1] % VIDEOS + 1, item[:, 1:]
+        torch.rand(users, LENGTH, generator=generator) < 0.8, item[:, :-1] % VIDEOS + 1, item[:, 1:]
     )
     fields = {
-        "sample_id": torch.arange(24),
+        "sample_id": torch.arange(users),
         "item": item[:, :-1],
         "target": item[:, 1:],
         "global_step": torch.tensor(seed),
@@ -32,8 +32,8 @@ def toy_batch(features, seed):
     return fields | {"features": features, "frames": frames, "feature_row": item[:, :-1]}
 
 
-@pytest.fixture(scope="module")
-def trained():
+def train(**npd):
+    """A model and a batch that it has not seen."""
     generator = torch.Generator().manual_seed(0)
     start, drift = torch.randn(2, VIDEOS + 1, 1, WIDTH, generator=generator)
     noise = torch.randn(VIDEOS + 1, FRAMES, WIDTH, generator=generator)
@@ -41,6 +41,8 @@ def trained():
     config = MealRecConfig(videos=VIDEOS, frames=FRAMES, width=WIDTH, max_length=LENGTH, dim=16)
     config.tcd.steps = config.npd.steps = 50
     config.tcd.loss_weight = 1.0
+    for name, value in npd.items():
+        setattr(config.npd, name, value)
     model = MealRec(config, seed=0).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for step in range(STEPS):
@@ -48,7 +50,12 @@ def trained():
         optimizer.zero_grad()
         model.objective(model(batch), model.counts(batch)).backward()
         optimizer.step()
-    return model.eval(), toy_batch(features, STEPS)
+    return model.eval(), toy_batch(features, STEPS, users=200)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train()
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,41 @@ def test_the_denoisers_use_their_inputs(guards, name, rise):
 def test_contents_and_preferences_vary(guards):
     assert float(guards["content_variance"]) > 0.1
     assert float(guards["preference_variance"]) > 0.1
+
+
+@pytest.mark.parametrize("level", ["middle", "high"])
+def test_the_content_denoiser_beats_a_linear_map(guards, level):
+    assert float(guards[f"tcd_skill_{level}_linear"]) > 0.1
+
+
+def test_the_skilled_preference_denoiser_beats_a_linear_map():
+    """Blind, it has to serve all levels at once; each linear map is fitted to one."""
+    model, batch = train(form="skilled", steps=10, beta_start=0.005, beta_end=0.1)
+    guards = {name: float(value) for name, value in model(batch, task="guards").items()}
+    assert guards["npd_h"] > 2
+    assert guards["npd_skill_low_linear"] > -0.02, guards
+    for level in ("middle", "high"):
+        assert guards[f"npd_skill_{level}_linear"] > 0.02, guards
+        assert guards[f"npd_skill_{level}_identity"] > 0.1, guards
+
+
+def test_the_ranking_loss_does_not_reach_the_skilled_denoiser():
+    model = make_model(npd__form="skilled").train()
+    batch = make_batch()
+    model(batch)["rec"].backward()
+    assert all(parameter.grad is None for parameter in model.npd.parameters())
+    assert model.item.grad.abs().sum() > 0
+    model.zero_grad()
+    model(batch)["npd"].backward()
+    assert all(parameter.grad is not None for parameter in model.npd.parameters())
+
+
+def test_a_state_without_noise_has_finite_gradients():
+    npd = make_model(npd__form="skilled").npd
+    x = torch.full((2, npd.denoiser.out.out_features), 2.0, requires_grad=True)  # the norm of a clean one
+    torch.nn.init.ones_(npd.denoiser.out.weight)
+    npd.denoiser(x, torch.zeros_like(x), torch.zeros(2).long()).sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @torch.no_grad()

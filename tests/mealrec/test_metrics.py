@@ -25,11 +25,13 @@ def brute_force(scores, target, seen):
 
 @pytest.mark.parametrize("chunk", [0, 1, 7, 40])
 @pytest.mark.parametrize("mask", [True, False])
-def test_ranks_and_metrics_against_brute_force(chunk, mask):
+@pytest.mark.parametrize("biased", [True, False])
+def test_ranks_and_metrics_against_brute_force(chunk, mask, biased):
     rng = np.random.default_rng(3)
     users, videos, dim = 30, 40, 3
     u = torch.from_numpy(rng.integers(-2, 3, (users, dim))).float()  # small integers: exact scores, many ties
     E = torch.from_numpy(rng.integers(-2, 3, (videos, dim))).float()
+    bias = torch.from_numpy(rng.integers(-2, 3, videos)).float() if biased else None
     target = torch.from_numpy(rng.integers(1, videos + 1, users))
     history = [set(rng.integers(1, videos + 1, rng.integers(0, 12)).tolist()) for _ in range(users)]
     flat = [(v, row) for row, seen in enumerate(history) for v in seen]
@@ -37,9 +39,9 @@ def test_ranks_and_metrics_against_brute_force(chunk, mask):
     weight = torch.ones(users)
     weight[5] = 0
 
-    greater, equal = target_rank(u, E, target, seen, chunk)
+    greater, equal = target_rank(u, E, target, seen, chunk, bias)
     result = finish(metric_sums(greater, equal, weight))
-    scores = (u @ E.T).numpy()
+    scores = (u @ E.T + (0 if bias is None else bias)).numpy()
     rows = [
         brute_force(scores[i], int(target[i]), history[i] if mask else set()) for i in range(users) if i != 5
     ]

@@ -19,11 +19,15 @@ def leaf(*shape):
 def test_full_softmax(chunk, monkeypatch):
     monkeypatch.setitem(objective.CHUNK_ELEMENTS, "cpu", chunk)
     u, E, target = leaf(150, 8), leaf(24, 8), torch.arange(150) % 23 + 1
-    loss = full_softmax(u, E[target], target, E)
-    gradients = torch.autograd.grad(loss * 0.25, (u, E))
-    expected = F.cross_entropy(u @ E[1:].T, target - 1, reduction="sum")
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(gradients, torch.autograd.grad(expected * 0.25, (u, E)), rtol=1e-4, atol=1e-5)
+    for bias in (None, leaf(24)):
+        inputs = (u, E) if bias is None else (u, E, bias)
+        loss = full_softmax(u, E[target], target, E, bias)
+        gradients = torch.autograd.grad(loss * 0.25, inputs)
+        scores = u @ E[1:].T if bias is None else u @ E[1:].T + bias[1:]
+        expected = F.cross_entropy(scores, target - 1, reduction="sum")
+        torch.testing.assert_close(loss, expected)
+        expected_gradients = torch.autograd.grad(expected * 0.25, inputs)
+        torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_full_softmax_in_bfloat16_is_near_float32():
@@ -40,20 +44,19 @@ def test_full_softmax_in_bfloat16_is_near_float32():
 def test_sampled_softmax(power):
     counts = torch.tensor([0, 5, 1, 0, 9, 3, 7, 2])
     sampler = NegativeSampler(counts, ObjectiveConfig(negatives=6, negative_power=power))
-    u, E, target = leaf(20, 4), leaf(8, 4), torch.arange(20) % 7 + 1
+    u, E, bias, target = leaf(20, 4), leaf(8, 4), leaf(8), torch.arange(20) % 7 + 1
     negative = sampler.draw(torch.tensor(3), torch.tensor(9))
-    loss = sampled_softmax(u, E[target], target, E[negative], negative, sampler)
+    loss = sampled_softmax(u, E[target], target, E[negative], negative, sampler, bias)
     log_q = sampler.log_probability(torch.arange(1, 8)) + math.log(6)
-    corrected = u @ E[1:].T - log_q
+    corrected = u @ E[1:].T + bias[1:] - log_q
     logits = torch.cat([corrected.gather(1, target[:, None] - 1), corrected[:, negative - 1]], dim=1)
     hit = torch.cat([torch.zeros(20, 1, dtype=torch.bool), negative == target[:, None]], dim=1)
     expected = F.cross_entropy(
         logits.masked_fill(hit, float("-inf")), torch.zeros(20).long(), reduction="sum"
     )
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(
-        torch.autograd.grad(loss, (u, E)), torch.autograd.grad(expected, (u, E)), rtol=1e-4, atol=1e-5
-    )
+    gradients, expected_gradients = (torch.autograd.grad(x, (u, E, bias)) for x in (loss, expected))
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_negatives_follow_the_training_counts():

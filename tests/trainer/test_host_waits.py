@@ -109,7 +109,7 @@ def test_training(data: Path, cache: Path, case: str, feature_memory: str) -> No
     with simulated_cuda.simulation() as simulated:
         inputs, model = opened(data, cache, CASES[case], feature_memory)
         engine = PlainEngine(model, wrapped=feature_memory == "device")
-        take_step = TrainStep(engine, inputs.world, on_device=inputs.on_device, learning_rate=None)
+        take_step = TrainStep(engine, inputs.world, on_device=inputs.on_device, learning_rates=None)
         stream = inputs.train_stream(resolve(128, 64, 1))
         steps = counted(simulated, islice(stream.epoch(0), 2), waits)
         losses = [take_step(batches, 0, number).loss for number, batches in enumerate(steps)]

@@ -13,11 +13,13 @@ import functools
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 
 from mealrec import MealRecConfig
 from trainer import distributed, ds_config, files
@@ -38,6 +40,7 @@ from trainer.tensors_only import tensors_only
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+    from trainer.rank.average import WeightAverage
     from trainer.rank.loop import Loop
 
 PARTIAL, OLD = ".partial", ".old"
@@ -69,9 +72,9 @@ class Checkpoints:
         self.fingerprint, self.items, self.model, self.seed = fingerprint, items, asdict(model), seed
         self._writer, self._inspection = Writer(), Inspection(folder, world)
 
-    def attach(self, engine: DeepSpeedEngine) -> None:
-        """Save and load this engine from now on."""
-        self.engine = engine
+    def attach(self, engine: DeepSpeedEngine, average: WeightAverage | None = None) -> None:
+        """Save and load this engine from now on, and the average of its weights where there is one."""
+        self.engine, self.average = engine, average
         # DeepSpeed gathers the state, and hands each file to us instead of writing it.
         engine.checkpoint_engine.save = self._writer.save
 
@@ -101,9 +104,12 @@ class Checkpoints:
             client_state={STATE: state, **UNIVERSAL_INFO},
             save_latest=False,
         )
-        weights = _full_weights(self.engine, keep=self.world.is_main)
+        weights = _full_weights(self.engine, self.average)
         if self.world.is_main:
-            self._writer.save_weights(weights, partial / WEIGHTS)
+            self._writer.save_weights({name: _copy(full) for name, full in weights}, partial / WEIGHTS)
+        else:
+            for _ in weights:
+                pass  # ranks gather each together
         facts = CheckpointFacts(
             fingerprint=self.fingerprint,
             model=self.model,
@@ -153,6 +159,8 @@ class Checkpoints:
             _, client = self.engine.load_checkpoint(str(self.folder), tag=name)
         if universal:
             mend_optimizer(self.engine, settings)
+        if self.average is not None:
+            self.average.load(load_file(checkpoint / WEIGHTS))
         state = client[STATE]
         loop.progress.load_state_dict(state["progress"])
         loop.progress.epoch, loop.progress.epoch_step = loop.stream.load_state_dict(state["stream"])
@@ -260,17 +268,22 @@ def first_difference(saved: Any, now: Any, name: str) -> tuple[str, Any, Any] | 
     return None if saved == now else (name, saved, now)
 
 
-def _full_weights(engine: DeepSpeedEngine, *, keep: bool) -> dict[str, torch.Tensor]:
-    """Every parameter, whole and in fp32, on the CPU; nothing where not to `keep`. Every rank calls this."""
+def _full_weights(
+    engine: DeepSpeedEngine, average: WeightAverage | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter by name, whole, one after the other: its average where there is one. For every rank."""
     from deepspeed.utils import safe_get_full_fp32_param
 
+    if average is not None:
+        yield from average.full()
+        return
     sharded = ds_config.zero_stage(engine.config) > 0
-    weights = {}
     for name, parameter in engine.module.named_parameters():
-        full = safe_get_full_fp32_param(parameter) if sharded else parameter
-        if keep:
-            weights[name] = full.detach().to("cpu", torch.float32, copy=True).contiguous()
-    return weights
+        yield name, safe_get_full_fp32_param(parameter) if sharded else parameter
+
+
+def _copy(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _report(rank: int) -> str:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from trainer import ds_config
 from trainer.config import TrainConfig
 from trainer.errors import UserError
+from trainer.evaluation.weights import ITEM_TABLE
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -37,15 +38,15 @@ def build(
     config = dict(config)
     if universal:
         config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
-    groups = parameter_groups(model, train.weight_decay)
+    groups = parameter_groups(model, train)
     optimizer = None
     if not config.get("optimizer"):
         optimizer = _adamw(groups, train, offload=ds_config.offloads_optimizer(config))
     else:
-        # The JSON's weight decay is for the weights; the other group keeps its 0.
+        # The JSON's weight decay is for the weights; the other groups keep theirs.
         groups[0].pop("weight_decay")
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, model_parameters=[g for g in groups if g["params"]], config=config
+        model=model, optimizer=optimizer, model_parameters=groups, config=config
     )
     if type(engine.optimizer).__name__ == "FP16_UnfusedOptimizer" and engine.global_rank == 0:
         logging.getLogger("mealrec").warning(
@@ -58,40 +59,45 @@ def build(
     return engine
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups: matrices with weight decay; biases, norms, embeddings and other tables without."""
-    tables = {
-        id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()
-    }
+def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """Return three groups: matrices; biases, norms and small tables, which do not decay; the ID table."""
     weights: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
+    table: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        plain = parameter.ndim < 2 or id(parameter) in tables or not name.endswith("weight")
-        (others if plain else weights).append(parameter)
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        if name == ITEM_TABLE:
+            table.append(parameter)
+        elif parameter.ndim >= 2 and name.endswith("weight"):
+            weights.append(parameter)
+        else:
+            others.append(parameter)
+    return [
+        {"params": weights, "weight_decay": train.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+        {"params": table, "weight_decay": train.table_decay},
+    ]
 
 
-def learning_rate(step: int, total_steps: int, train: TrainConfig) -> float:
-    """Return the rate of the step with index `step`: a pure function, so that nothing of it needs saving.
+def learning_rates(step: int, total_steps: int, train: TrainConfig) -> tuple[float, float, float]:
+    """Return the rates of the three groups for the step with index `step`.
 
-    Linear warm-up over `warmup_steps`, then constant, or down to 0 at `total_steps` by a cosine or a line.
+    A pure function, so that nothing of it needs saving: linear warm-up over `warmup_steps`, then constant, or
+    down to 0 at `total_steps` by a cosine or a line.
     """
-    if step < train.warmup_steps:
-        return train.lr * (step + 1) / train.warmup_steps
     left = total_steps - train.warmup_steps
     done = min(1.0, (step - train.warmup_steps) / left) if left > 0 else 1.0
-    if train.decay == "cosine":
-        return train.lr * 0.5 * (1 + math.cos(math.pi * done))
-    if train.decay == "linear":
-        return train.lr * (1 - done)
-    return train.lr
+    if step < train.warmup_steps:
+        share = (step + 1) / train.warmup_steps
+    elif train.decay == "cosine":
+        share = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        share = 1 - done if train.decay == "linear" else 1.0
+    return train.lr * share, train.lr * share, (train.table_lr or train.lr) * share
 
 
-def set_learning_rate(engine: DeepSpeedEngine, rate: float) -> None:
-    """Set the rate of all parameter groups for the next optimiser step."""
-    for group in engine.optimizer.param_groups:
+def set_learning_rates(engine: DeepSpeedEngine, rates: Sequence[float]) -> None:
+    """Set the rate of each parameter group for the next optimiser step."""
+    for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
 
 

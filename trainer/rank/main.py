@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -20,7 +21,9 @@ from trainer.evaluation.evaluate import Metrics, evaluate, guards
 from trainer.evaluation.results import evaluate_best
 from trainer.inputs import Inputs
 from trainer.rank import compiled, engine, heartbeat, parent_watch, provenance, watchdog
+from trainer.rank.average import WeightAverage
 from trainer.rank.callbacks import metrics_file
+from trainer.rank.callbacks.averaging import Averaging
 from trainer.rank.callbacks.base import Callback
 from trainer.rank.callbacks.checkpointing import Checkpointing
 from trainer.rank.callbacks.curves import Curves
@@ -112,12 +115,13 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
     if config.init_from and checkpoint is None:
         matched = weights.start_from(model, config.init_from, inputs.index.item_ids())
         if world.is_main:
-            print(
-                f"started from {config.init_from}: {matched.known} videos known, {matched.new} new",
-                file=sys.stderr,
-            )
+            parts = f"; new parts: {', '.join(matched.fresh)}" if matched.fresh else ""
+            videos = f"{matched.known} videos known, {matched.new} new"
+            print(f"started from {config.init_from}: {videos}{parts}", file=sys.stderr)
     write_records(config, inputs, settings, world, run_dir)
-    checkpoints.attach(engine.build(model, config.train, settings, universal=universal))
+    built = engine.build(model, config.train, settings, universal=universal)
+    average = WeightAverage(built, config.train.ema) if config.train.ema else None
+    checkpoints.attach(built, average)
     if compiles:
         compiled.compile_losses(model, mode=config.train.compile)
 
@@ -158,7 +162,8 @@ def build_loop(
     callbacks: Sequence[Callback] = (),
 ) -> Loop:
     """Return the loop with its step and callbacks."""
-    world, run_dir, model = inputs.world, Path(str(config.run.dir)), checkpoints.engine
+    world, run_dir = inputs.world, Path(str(config.run.dir))
+    model, average = checkpoints.engine, checkpoints.average
     total = stream.steps_per_epoch * config.train.max_epochs
     own_schedule = not settings.get("optimizer") and not settings.get("scheduler")
     user_ids: list[object] = []
@@ -171,8 +176,9 @@ def build_loop(
     valid = inputs.eval_stream("valid", config.eval)
 
     def validate() -> Metrics:
-        metrics = evaluate(model, valid, inputs, config.eval, config.eval.valid_sampler_steps)
-        return {**metrics, "guards": guards(model, valid, inputs)}
+        with average.applied() if average is not None else contextlib.nullcontext():
+            metrics = evaluate(model, valid, inputs, config.eval, config.eval.valid_sampler_steps)
+            return {**metrics, "guards": guards(model, valid, inputs)}
 
     evaluation = Evaluation(
         validate if valid.users else None,
@@ -188,7 +194,8 @@ def build_loop(
         is_main=world.is_main,
         facts=RunFacts(fingerprint=inputs.index.fingerprint, seed=config.seed, world_size=world.size),
     )
-    own: list[Callback] = [Log(config.train.log_every), evaluation]
+    own: list[Callback] = [] if average is None else [Averaging(average)]
+    own += [Log(config.train.log_every), evaluation]
     if world.is_main:
         metrics = run_dir / run_directory.METRICS
         own += [MetricsFile(metrics), ProgressBar(stream.steps_per_epoch, config.train.max_epochs)]
@@ -202,7 +209,7 @@ def build_loop(
         model,
         world,
         on_device=inputs.on_device,
-        learning_rate=(lambda index: engine.learning_rate(index, total, config.train))
+        learning_rates=(lambda index: engine.learning_rates(index, total, config.train))
         if own_schedule
         else None,
         name_user=name_user,

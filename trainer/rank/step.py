@@ -13,7 +13,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ import shards
 from trainer import distributed
 from trainer.ds_config import zero_stage
 from trainer.rank import nonfinite
-from trainer.rank.engine import gradient_norm, set_learning_rate, skip_step
+from trainer.rank.engine import gradient_norm, set_learning_rates, skip_step
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -76,7 +76,7 @@ class TrainStep:
         world: distributed.World,
         *,
         on_device: Callable[[shards.Batch, int], mealrec.Batch],
-        learning_rate: Callable[[int], float] | None,
+        learning_rates: Callable[[int], Sequence[float]] | None,
         name_user: Callable[[int], object] = str,
         preempted: Callable[[], bool] = bool,
         may_skip: Callable[[], bool] = bool,
@@ -85,15 +85,15 @@ class TrainStep:
 
         Args:
             on_device: a loaded batch and the global step -> the model's batch on the device.
-            learning_rate: step index -> learning rate; None where the user's JSON has a schedule or optimiser
-                of its own.
+            learning_rates: step index -> the rate of each parameter group; None where the user's JSON has a
+                schedule or optimiser of its own.
             name_user: sample_id -> the user's original id, for the message of a non-finite loss.
             preempted: whether this rank got SIGUSR1.
             may_skip: whether a batch may be left out whose loss or gradient is not finite; the same on all
                 ranks.
         """
         self.engine, self.world, self.on_device = engine, world, on_device
-        self.learning_rate, self.name_user, self.preempted = learning_rate, name_user, preempted
+        self.learning_rates, self.name_user, self.preempted = learning_rates, name_user, preempted
         self.may_skip = may_skip
         self.model: mealrec.MealRec = engine.module
         # Only there does DeepSpeed keep no norm of its own: with ZeRO or bf16 its optimiser wrapper does.
@@ -109,8 +109,8 @@ class TrainStep:
                 be left out.
         """
         started = time.perf_counter()
-        if self.learning_rate is not None:
-            set_learning_rate(self.engine, self.learning_rate(step))
+        if self.learning_rates is not None:
+            set_learning_rates(self.engine, self.learning_rates(step))
         batches = [self.on_device(batch, step) for batch in micro_batches]
         counts, sizes = self._global_counts(batches)
 

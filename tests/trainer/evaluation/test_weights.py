@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unittest.mock
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -104,11 +105,29 @@ def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) ->
     new_ids = [*old_ids[::-1].tolist(), -5, -6]  # the old ones in another order, and two new ones
     config = replace(old.model_config, videos=122, max_length=25)
     fresh, model = MealRec(config, seed=3), MealRec(config, seed=3)
-    assert weights.start_from(model, run, new_ids) == weights.MatchedVideos(known=120, new=2)
+    assert weights.start_from(model, run, new_ids) == weights.MatchedVideos(120, 2, fresh=[])
     torch.testing.assert_close(model.item[1:121].flip(0), old.state["item"][1:], rtol=0, atol=0)
     torch.testing.assert_close(model.item[121:], fresh.item[121:], rtol=0, atol=0)
+    torch.testing.assert_close(model.bias[1:121].flip(0), old.state["bias"][1:], rtol=0, atol=0)
     torch.testing.assert_close(model.position[:20], old.state["position"], rtol=0, atol=0)
     torch.testing.assert_close(model.position[20:], fresh.position[20:], rtol=0, atol=0)
+
+
+def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_path: Path) -> None:
+    """Parts that the run did not have start fresh; parts that the new model does not have are left out."""
+    run = two_ranks[1]
+    old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
+    without = replace(old.model_config, npd=replace(old.model_config.npd, enabled=False))
+    backbone = MealRec(without, seed=3)
+    assert weights.start_from(backbone, run, ids).fresh == []
+    assert torch.equal(backbone.backbone.blocks[0].qkv.weight, old.state["backbone.blocks.0.qkv.weight"])
+    state = {name: weight for name, weight in old.state.items() if not name.startswith(("npd.", "tcd."))}
+    full, fresh = MealRec(old.model_config, seed=3), MealRec(old.model_config, seed=3)
+    monkeypatched = weights.Weights(state, old.facts)
+    with unittest.mock.patch.object(weights, "load", return_value=monkeypatched):
+        assert weights.start_from(full, run, ids).fresh == ["npd", "tcd"]
+    assert torch.equal(full.item[1:], old.state["item"][1:])
+    assert torch.equal(full.npd.denoiser.middle.weight, fresh.npd.denoiser.middle.weight)
 
 
 def test_match_items_compares_strings_too() -> None:
@@ -124,4 +143,4 @@ def test_wrong_runs_are_refused(two_ranks: dict[int, Path], tmp_path: Path) -> N
         weights.load(tmp_path)
     wide = MealRec(replace(weights.load(two_ranks[1]).model_config, dim=32))
     with pytest.raises(UserError, match="another model: weight item"):
-        weights.start_from(wide, two_ranks[1], [1, 2, 3])
+        weights.start_from(wide, two_ranks[1], range(120))

@@ -50,7 +50,7 @@ def take_steps(
         engine.build(model, train, derive(train, Batching(2, 2, 1, 1), precision="fp32")),
         world,
         on_device=lambda batch, step: batch,
-        learning_rate=None,
+        learning_rates=None,
         may_skip=lambda: skip,
     )
     failure = None

@@ -17,7 +17,7 @@ from trainer.rank.callbacks.checkpointing import Checkpointing
 from trainer.rank.callbacks.curves import draw
 from trainer.rank.callbacks.evaluation import Evaluation
 from trainer.rank.callbacks.log import Log
-from trainer.rank.callbacks.results import table
+from trainer.rank.callbacks.results import table, unskilled
 from trainer.rank.checkpoint import Checkpoints
 from trainer.rank.loop import Loop, Progress
 from trainer.rank.step import StepReport
@@ -166,6 +166,16 @@ def test_run_directory_is_complete(one_rank: dict[str, Path]) -> None:
     assert "popularity" in shown and "oracle" in shown and f"{results['test']['hr@10']:.4f}" in shown
     environment = json.loads((run / "environment.json").read_text())
     assert environment["fingerprint"] == results["fingerprint"] and environment["packages"]["torch"]
+
+
+def test_a_denoiser_that_a_linear_map_beats_is_named() -> None:
+    guards = {"npd_skill_low_linear": -3.0, "npd_skill_middle_linear": -0.25, "npd_skill_high_linear": -0.5}
+    guards |= {"tcd_skill_middle_linear": 0.01, "tcd_skill_high_linear": 0.3}
+    (line,) = unskilled(guards)
+    assert (
+        "NPD does not denoise: its error is above a linear map's by 25 % at middle and 50 % at high" in line
+    )
+    assert unskilled({}) == []
 
 
 def test_cut_back_drops_what_came_after(tmp_path: Path) -> None:

@@ -61,7 +61,14 @@ def test_attention_is_never_cudnns(alone: None, begin: Callable[[], object]) -> 
 
 
 def rates(total: int, **settings: object) -> list[float]:
-    return [engine.learning_rate(step, total, TrainConfig(lr=2.0, **settings)) for step in range(total)]
+    return [engine.learning_rates(step, total, TrainConfig(lr=2.0, **settings))[0] for step in range(total)]
+
+
+def test_the_id_table_has_a_rate_of_its_own() -> None:
+    train = TrainConfig(lr=2.0, table_lr=6.0, warmup_steps=2, decay="linear")
+    rates_of_steps = [engine.learning_rates(step, 6, train) for step in range(6)]
+    assert [table for _, _, table in rates_of_steps] == [3.0, 6.0, 6.0, 4.5, 3.0, 1.5]
+    assert all(weights == others == table / 3 for weights, others, table in rates_of_steps)
 
 
 def test_warm_up_and_decay() -> None:
@@ -76,12 +83,14 @@ def test_warm_up_and_decay() -> None:
 
 def test_only_matrices_decay() -> None:
     model = MealRec(MealRecConfig(videos=30, frames=3, width=8, dim=16))
-    decayed, others = engine.parameter_groups(model, 0.1)
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    train = TrainConfig(weight_decay=0.1, table_decay=0.2)
+    decayed, others, table = engine.parameter_groups(model, train)
+    assert [group["weight_decay"] for group in (decayed, others, table)] == [0.1, 0.0, 0.2]
+    assert len(table["params"]) == 1 and table["params"][0] is model.item
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed_names = {names[id(p)] for p in decayed["params"]}
-    assert len(decayed["params"]) + len(others["params"]) == len(names)
-    assert {"item", "position", "no_video"} <= set(names.values()) - decayed_names
+    assert len(decayed["params"]) + len(others["params"]) + 1 == len(names)
+    assert {"item", "bias", "position", "no_video"} <= set(names.values()) - decayed_names
     assert all("weight" in name and "norm" not in name for name in decayed_names)
     assert "video.project.weight" in decayed_names
 

@@ -33,15 +33,16 @@ def test_plain_torch_trains_to_the_same(one_rank: dict[str, Path], cache: Path) 
     inputs = Inputs(config.data, config.model, World(), config.seed)
     stream = inputs.train_stream(ds_config.settle_batching(config, 1, on_gpu=False))
     model = inputs.build_model()
-    optimizer = torch.optim.AdamW(engine.parameter_groups(model, config.train.weight_decay))
+    optimizer = torch.optim.AdamW(engine.parameter_groups(model, config.train))
     losses = []
     for step, (batch,) in enumerate(batches for epoch in range(3) for batches in stream.epoch(epoch)):
         batch = inputs.on_device(batch, step)
         loss = model.objective(model(batch), model.counts(batch))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = engine.learning_rate(step, runs.STEPS, config.train)
+        rates = engine.learning_rates(step, runs.STEPS, config.train)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())

@@ -69,9 +69,10 @@ class Results(Callback):
             "skipped": progress.skipped,
             "stopped": progress.stopped or None,
             "seconds": round(progress.seconds, 3),
+            "guards": (self.evaluation.best or {}).get("guards", {}),
         }
         files.write_json(self.path, results)
-        print(table(results), file=sys.stderr, flush=True)
+        print("\n".join([table(results), *unskilled(results["guards"])]), file=sys.stderr, flush=True)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -90,6 +91,20 @@ def table(results: dict[str, Any]) -> str:
             lines.append(f"{name:24}" + "".join(f"{row[m]:9.4f}" if m in row else f"{'-':>9}" for m in SHOWN))
     users = f"{test['users']} users, " if test else "no test users, "
     return "\n".join([*lines, f"{users}{results['epochs']} epochs, {results['seconds']:.0f} s"])
+
+
+def unskilled(guards: dict[str, float]) -> list[str]:
+    """Return a warning for each denoiser that a linear map beats at middle or high noise."""
+    lines = []
+    for module in ("tcd", "npd"):
+        skill = {level: guards.get(f"{module}_skill_{level}_linear", 0.0) for level in ("middle", "high")}
+        worse = " and ".join(
+            f"{-100 * value:.0f} % at {level}" for level, value in skill.items() if value < 0
+        )
+        if worse:
+            error = f"its error is above a linear map's by {worse} noise"
+            lines.append(f"warning: {module.upper()} does not denoise: {error}")
+    return lines
 
 
 def _metrics(record: Metrics | None) -> Metrics | None:
