@@ -159,7 +159,7 @@ class MealRecConfig:
     npd: NPDConfig = field(default_factory=NPDConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     kernel: Literal["auto", "cuda", "cpu", "reference"] = _option(
-        "auto", "implementation of the diffusion operations; auto: the fused kernels where they are available"
+        "auto", "implementation of the fused operations; auto: the fused kernels where they are available"
     )
 
     @property

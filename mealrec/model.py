@@ -143,13 +143,14 @@ class MealRec(nn.Module):
             q_ND, real_N = encoded.q_BLD.flatten(0, 1)[index_N], batch["item"].flatten()[index_N] > 0
             u_ND, loss_npd = self.npd(u_ND, q_ND, noise.at_positions(index_N), mask_R=real_N)
         u_WD, target_WD = _operand(u_ND[torch.searchsorted(index_N, index_W)]), _operand(target_WD)
+        bias_I, kernel = _float(self.bias), self.config.kernel
         if self._sampled:
             negative_KD = _operand(negative_KD)
             loss_rec = sampled_softmax(
-                u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives, _float(self.bias)
+                u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives, bias_I, kernel
             )
         else:
-            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(self.item), _float(self.bias))
+            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(self.item), bias_I, kernel)
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
@@ -184,7 +185,8 @@ class MealRec(nn.Module):
         """
         u_BD = self._preference(batch, sampler_steps)
         seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
-        return ranking.target_rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I)
+        rank = ranking.target_rank
+        return rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I, self.config.kernel)
 
     @torch.no_grad()
     def top(

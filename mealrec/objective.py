@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mealrec.config import ObjectiveConfig
-from mealrec.ops import Counters, RandomStream, words
+from mealrec.ops import Counters, RandomStream, softmax_terms_, words
 from mealrec.product import product
 
 # Beyond this many videos `auto` samples.
@@ -30,6 +30,7 @@ def softmax_loss(
     score_N: torch.Tensor,
     own_N: torch.Tensor,
     first: int = 0,
+    kernel: str = "auto",
 ) -> torch.Tensor:
     """Sum of `log(exp(s) + sum_k exp(u E_k + b_k)) - s`, `s` the target's score, a float32 scalar.
 
@@ -43,8 +44,10 @@ def softmax_loss(
         own_N: the k that is the target itself, -1 where none is, int64 [N].
         first: the first k that takes part. Not a slice by the caller: its gradient would be one more copy of
             the table.
+        kernel: implementation of `ops.softmax_terms_`.
     """
-    loss: torch.Tensor = _softmax_loss(u_ND, E_KD, bias_K, score_N, own_N, first)[0]
+    learned = bias_K is not None and bias_K.requires_grad
+    loss: torch.Tensor = _softmax_loss(u_ND, E_KD, bias_K, score_N, own_N, first, kernel, learned)[0]
     return loss
 
 
@@ -57,40 +60,34 @@ def _softmax_loss(
     score_N: torch.Tensor,
     own_N: torch.Tensor,
     first: int,
+    kernel: str,
+    learned_bias: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss and, from the same pass, its gradients of u, E, the biases and the target's score."""
+    """The loss and, from the same pass, its gradients of u, E, learned biases and the target's score."""
     loss = torch.zeros((), dtype=torch.float32, device=u_ND.device)
     grad_u, grad_E, grad_bias, grad_score = (
         torch.empty_like(u_ND),
         torch.zeros_like(E_KD, dtype=torch.float32),
-        score_N.new_zeros(0 if bias_K is None else len(bias_K)),
+        score_N.new_zeros(len(E_KD) if learned_bias else 0),
         torch.empty_like(score_N),
     )
     competing, grad_competing = E_KD[first:], grad_E[first:]
-    if bias_K is not None:
-        bias_K, grad_competing_bias = bias_K[first:], grad_bias[first:]
+    bias_K = None if bias_K is None else bias_K[first:]
     rows = max(64, CHUNK_ELEMENTS.get(u_ND.device.type, 1 << 26) // len(competing))
     for start in range(0, len(u_ND), rows):
         part = slice(start, start + rows)
-        u, score, own = u_ND[part], score_N[part], own_N[None, part] - first
+        u, score = u_ND[part], score_N[part]
         # A column for each target: this way around, products with a long table take a quarter less.
         logits = product(competing, u.T)
-        if bias_K is not None:
-            logits += bias_K[:, None]
-        column = own.clamp_min(0)
-        kept = logits.gather(0, column)
-        logits.scatter_(0, column, kept.masked_fill_(own >= 0, float("-inf")))
-        # One pass of exp for the sum and the gradients, in place: a pass costs more than a product.
-        highest = torch.maximum(logits.amax(0), score)
-        rest = logits.sub_(highest).exp_().sum(0)
+        highest, rest = softmax_terms_(logits, score, own_N[part] - first, bias_K, kernel=kernel)
         z = rest + (score - highest).exp()
         loss += (highest + z.log() - score).sum()
         grad_score[part] = -rest / z
-        # The probabilities are `exp(logits) / z`; dividing the narrow matrices is cheaper.
+        # The probabilities are the terms over z; dividing the narrow matrices is cheaper.
         weight = logits.to(u.dtype)
         grad_u[part] = (weight.T @ competing).div_(z[:, None])
-        if bias_K is not None:
-            grad_competing_bias += logits @ z.reciprocal()
+        if learned_bias:
+            grad_bias[first:].addmv_(logits, z.reciprocal())
         scaled = u / z[:, None].to(u.dtype)
         if weight.dtype == torch.float32:
             grad_competing.addmm_(weight, scaled)
@@ -101,9 +98,16 @@ def _softmax_loss(
 
 @_softmax_loss.register_fake
 def _(
-    u_ND: torch.Tensor, E_KD: torch.Tensor, bias_K: torch.Tensor | None, score_N: torch.Tensor, *_: Any
+    u_ND: torch.Tensor,
+    E_KD: torch.Tensor,
+    bias_K: torch.Tensor | None,
+    score_N: torch.Tensor,
+    own_N: torch.Tensor,
+    first: int,
+    kernel: str,
+    learned_bias: bool,
 ) -> tuple[torch.Tensor, ...]:
-    grad_bias = score_N.new_empty(0 if bias_K is None else len(bias_K))
+    grad_bias = score_N.new_empty(len(E_KD) if learned_bias else 0)
     loss = score_N.new_empty(())
     return loss, torch.empty_like(u_ND), torch.empty_like(E_KD), grad_bias, torch.empty_like(score_N)
 
@@ -116,7 +120,7 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tenso
 def _scale_gradients(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
     # In place, once: the graph refuses a second backward pass.
     grad_u, grad_E, grad_bias, grad_score = (saved.mul_(grad) for saved in ctx.saved_tensors)
-    return grad_u, grad_E, grad_bias if len(grad_bias) else None, grad_score, None, None
+    return grad_u, grad_E, grad_bias if len(grad_bias) else None, grad_score, *[None] * 4
 
 
 _softmax_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)
@@ -134,6 +138,7 @@ def full_softmax(
     target_N: torch.Tensor,
     E_KD: torch.Tensor,
     bias_K: torch.Tensor | None = None,
+    kernel: str = "auto",
 ) -> torch.Tensor:
     """Sum of `-log softmax(u E^T + b)[target]` over all videos.
 
@@ -143,7 +148,7 @@ def full_softmax(
     # Row 0 is the padding, and takes no part.
     bias_N = None if bias_K is None else bias_K[target_N]
     score_N = counting(target_score(u_ND, target_ND, bias_N), target_N)
-    return softmax_loss(u_ND, E_KD, bias_K, score_N, target_N.clamp_min(1), 1)
+    return softmax_loss(u_ND, E_KD, bias_K, score_N, target_N.clamp_min(1), 1, kernel)
 
 
 def counting(score_N: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
@@ -192,6 +197,7 @@ def sampled_softmax(
     negative_K: torch.Tensor,
     sampler: NegativeSampler,
     bias_I: torch.Tensor | None = None,
+    kernel: str = "auto",
 ) -> torch.Tensor:
     """Sum of the cross entropy over the target and shared negatives, accidental hits left out.
 
@@ -213,4 +219,5 @@ def sampled_softmax(
         bias_K = bias_K + bias_I[negative_K]
     place_N = torch.searchsorted(negative_K, target_N).clamp_max(len(negative_K) - 1)
     own_N = torch.where(negative_K[place_N] == target_N, place_N, -1)
-    return softmax_loss(u_ND, negative_KD, bias_K, counting(score_N, target_N), own_N)
+    score_N = counting(score_N, target_N)
+    return softmax_loss(u_ND, negative_KD, bias_K, score_N, own_N, kernel=kernel)

@@ -6,16 +6,16 @@ bias i-1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
+
+from mealrec.ops import count_above
 
 # Scores held at once, in elements: 64 MiB in float32, in which whole numbers up to here are exact.
 CHUNK_ELEMENTS = 1 << 24
 # Fewer users than this are an inefficient product, so they do not get the scores of all videos at once.
 LEAST_USERS = 32
-# Comparisons counted at once, in elements: what stays in a CPU core's cache.
-COUNT_ELEMENTS = {"cpu": 1 << 18}
 
 
 def _chunks(
@@ -64,22 +64,23 @@ def target_rank(
     seen: tuple[torch.Tensor, torch.Tensor] | None = None,
     chunk: int = 0,
     bias_I: torch.Tensor | None = None,
+    kernel: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How many videos score above the target and how many others equal it, int64 [B] each.
 
     target: int64 [B] in 1..I (0 in filler rows, whose result means nothing); seen: (video [S], user row [S]),
     left out of the ranking, the target itself never; chunk: videos scored at once, 0 = by memory; bias: float
-    [I], added to the videos' scores.
+    [I], added to the videos' scores; kernel: implementation of `ops.count_above`.
     """
     # Parts of the users, as chunks of the videos are scored twice: the first time for the target's score.
     # But a table in another dtype is converted chunk by chunk, to bound memory.
     users = CHUNK_ELEMENTS // len(E_ID)
     if chunk or not LEAST_USERS <= users < len(u_BD) or E_ID.dtype != torch.float32:
-        return _target_rank(u_BD, E_ID, target_B, seen, chunk, bias_I)
+        return _target_rank(u_BD, E_ID, target_B, seen, chunk, bias_I, kernel)
     parts = []
     for start in range(0, len(u_BD), users):
         part = slice(start, start + users)
-        parts.append(_target_rank(u_BD[part], E_ID, target_B[part], seen, 0, bias_I, start))
+        parts.append(_target_rank(u_BD[part], E_ID, target_B[part], seen, 0, bias_I, kernel, start))
     greater, equal = zip(*parts, strict=True)
     return torch.cat(greater), torch.cat(equal)
 
@@ -91,6 +92,7 @@ def _target_rank(
     seen: tuple[torch.Tensor, torch.Tensor] | None,
     chunk: int,
     bias_I: torch.Tensor | None,
+    kernel: str,
     first_row: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`target_rank` of the users from `first_row` on."""
@@ -106,24 +108,10 @@ def _target_rank(
         parts = [(start, score)] if len(score) == len(E_ID) else []
     greater_B, equal_B = torch.zeros_like(target_B), -torch.ones_like(target_B)
     for _, score in parts or _chunks(u_BD, E_ID, bias_I, seen, target_B, chunk, first_row):
-        greater_B += _count(torch.gt, score, score_B)
-        equal_B += _count(torch.eq, score, score_B)
+        greater, equal = count_above(score, score_B, kernel=kernel)
+        greater_B += greater
+        equal_B += equal
     return greater_B, equal_B
-
-
-def _count(
-    compare: Callable[..., torch.Tensor], score_KB: torch.Tensor, score_B: torch.Tensor
-) -> torch.Tensor:
-    """For how many videos a comparison with the user's own score holds, int64 [B].
-
-    A sum of floats is several times as fast as one of booleans.
-    """
-    videos = max(1, COUNT_ELEMENTS.get(score_KB.device.type, CHUNK_ELEMENTS) // score_KB.shape[1])
-    holds = torch.empty_like(score_KB[:videos])
-    count_B = torch.zeros_like(score_B, dtype=torch.int64)
-    for score in score_KB.split(videos):
-        count_B += compare(score, score_B, out=holds[: len(score)]).sum(0).long()
-    return count_B
 
 
 def top(

@@ -1,4 +1,4 @@
-"""The diffusion operations behind one public function each, with a `kernel=` choice.
+"""The model's fused operations behind one public function each, with a `kernel=` choice.
 
 `kernel="auto"` takes the fused kernels (CUDA or CPU, built at first use) where they are available, else the
 plain PyTorch reference, and logs once which it takes; `"cuda"`, `"cpu"` and `"reference"` name one.
@@ -15,7 +15,15 @@ from __future__ import annotations
 import torch
 
 from mealrec.ops.build import Unavailable
-from mealrec.ops.checks import check_index, check_mask, check_row_counters, check_rows, check_steps
+from mealrec.ops.checks import (
+    check_index,
+    check_logits,
+    check_mask,
+    check_row_counters,
+    check_rows,
+    check_scores,
+    check_steps,
+)
 from mealrec.ops.choice import KERNELS, choose, ready
 from mealrec.ops.counters import Counters, RandomStream, check_counters
 from mealrec.ops.sampler import DDIM, Sampler, chain
@@ -31,6 +39,7 @@ __all__ = [
     "bernoulli",
     "chain",
     "corrupt",
+    "count_above",
     "diffusion_loss",
     "dropout",
     "infer_start",
@@ -38,6 +47,7 @@ __all__ = [
     "q_sample",
     "ready",
     "reverse_step",
+    "softmax_terms_",
     "tables",
     "words",
 ]
@@ -171,6 +181,45 @@ def dropout(
     check_rows("dropout", x_RD, residual_RD)
     check_row_counters("dropout", counters, x_RD, x_RD.shape[1])
     return choose(kernel, x_RD).dropout(x_RD, p, counters, stream, residual_RD)
+
+
+def softmax_terms_(
+    logits_KN: torch.Tensor,
+    score_N: torch.Tensor,
+    own_N: torch.Tensor,
+    bias_K: torch.Tensor | None = None,
+    *,
+    kernel: str = "auto",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Terms of N softmaxes, a column each: the logits become `exp(logit + bias - highest)`, in place.
+
+    logits: float32 [K, N], contiguous; score: float32 [N], one more logit of each column, which is only
+    compared; own: int64 [N], the row that is left out of a column (its term is 0), negative where none is;
+    bias: float32 [K]. Returns float32 [N] each: the highest of a column's logits and score, and the sum of
+    its terms. On the CPU terms are within 2e-7 relative of the exponential of the float32 difference, and the
+    sums do not depend on the number of threads; a GPU has no kernel for it and runs PyTorch's operators.
+    Not differentiable.
+
+    Raises:
+        ValueError: tensors that do not match, an own row beyond the last.
+    """
+    check_logits("softmax_terms_", logits_KN, score_N, own_N, bias_K)
+    return choose(kernel, logits_KN).softmax_terms_(logits_KN, score_N, own_N, bias_K)
+
+
+def count_above(
+    score_KN: torch.Tensor, own_N: torch.Tensor, *, kernel: str = "auto"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For how many rows a score is above the column's own, and for how many it equals it, int64 [N] each.
+
+    score: float32 [K, N], contiguous, K up to 2^24; own: float32 [N]. Nothing is above or equal to a NaN. A
+    GPU has no kernel for it and runs PyTorch's operators.
+
+    Raises:
+        ValueError: tensors that do not match.
+    """
+    check_scores("count_above", score_KN, own_N)
+    return choose(kernel, score_KN).count_above(score_KN, own_N)
 
 
 def bernoulli(counters: Counters, p: float, stream: int, *, kernel: str = "auto") -> torch.Tensor:

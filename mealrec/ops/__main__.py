@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; exit code 0, or 1 where the library cannot be built."""
     parser = argparse.ArgumentParser(
         prog="python -m mealrec.ops",
-        description="The fused diffusion kernels; they are built at first use, for this CPU and these GPUs.",
+        description="The fused kernels; they are built at first use, for this CPU and these GPUs.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what is built, for what, and why not")

@@ -56,6 +56,31 @@ def check_mask(name: str, mask_R: torch.Tensor | None, x: torch.Tensor) -> None:
         _check_field(name, "mask", mask_R, torch.bool, x)
 
 
+def check_logits(
+    name: str,
+    logits_KN: torch.Tensor,
+    score_N: torch.Tensor,
+    own_N: torch.Tensor,
+    bias_K: torch.Tensor | None,
+) -> None:
+    """Check the logits as `check_scores` does, and that the fields of rows and columns match.
+
+    On the CPU also that no own row is beyond the last.
+    """
+    row_N = _check_columns(name, "logits", logits_KN)
+    _check_field(name, "score", score_N, torch.float32, row_N)
+    _check_field(name, "own", own_N, torch.int64, row_N)
+    if bias_K is not None:
+        _check_field(name, "bias", bias_K, torch.float32, logits_KN)
+    if own_N.device.type == "cpu" and own_N.numel() and int(own_N.max()) >= len(logits_KN):
+        raise ValueError(f"{name}: own is up to {int(own_N.max())}, expected below {len(logits_KN)}")
+
+
+def check_scores(name: str, score_KN: torch.Tensor, own_N: torch.Tensor) -> None:
+    """Check that scores are float32 [K, N], K > 0, and dense, and that each column has one of its own."""
+    _check_field(name, "own", own_N, torch.float32, _check_columns(name, "scores", score_KN))
+
+
 def check_steps(
     name: str, step: str, t: torch.Tensor | int, low: int, steps: int, x: torch.Tensor
 ) -> torch.Tensor:
@@ -87,3 +112,13 @@ def _check_field(name: str, field: str, tensor: torch.Tensor, dtype: torch.dtype
     if tensor.dtype != dtype or tensor.shape != x.shape[:1] or tensor.device != x.device:
         kind = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
         raise ValueError(f"{name}: {field} is {kind}, expected {dtype} [{len(x)}] on {x.device}")
+
+
+def _check_columns(name: str, field: str, x_KN: torch.Tensor) -> torch.Tensor:
+    """Check that the matrix is float32 [K, N], K > 0, and dense; returns a row, to compare fields with."""
+    if x_KN.ndim != 2 or len(x_KN) == 0 or x_KN.dtype != torch.float32:
+        kind = f"{x_KN.dtype} {tuple(x_KN.shape)}"
+        raise ValueError(f"{name}: {field} are {kind}, expected torch.float32 [rows, columns] with a row")
+    if not x_KN.is_contiguous():
+        raise ValueError(f"{name}: {field} have strides {x_KN.stride()}, expected contiguous rows")
+    return x_KN[0]

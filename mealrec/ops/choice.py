@@ -77,7 +77,7 @@ def _failure(kind: str) -> build.Unavailable | None:
             reason,
         )
         return reason
-    log.info("diffusion operations: fused %s kernels (%s)", kind, path.name)
+    log.info("operations: fused %s kernels (%s)", kind, path.name)
     return None
 
 

@@ -1,9 +1,10 @@
-"""The diffusion operations through the fused kernels, with this package's own types."""
+"""The operations through the fused kernels, with this package's own types."""
 
 from __future__ import annotations
 
 import torch
 
+from mealrec.ops import reference
 from mealrec.ops.counters import Counters
 from mealrec.ops.library import operators
 from mealrec.ops.sampler import Sampler
@@ -121,6 +122,26 @@ def dropout(
     """See `reference.dropout`."""
     out_RD: torch.Tensor = operators.dropout(x_RD, residual_RD, p, *_fields(counters), stream)
     return out_RD
+
+
+def softmax_terms_(
+    logits_KN: torch.Tensor, score_N: torch.Tensor, own_N: torch.Tensor, bias_K: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `reference.softmax_terms_`; there is no CUDA kernel for it, so on a GPU it is the reference."""
+    if logits_KN.is_cuda:
+        return reference.softmax_terms_(logits_KN, score_N, own_N, bias_K)
+    highest_N, rest_N = operators.softmax_terms_(
+        logits_KN, score_N.contiguous(), own_N.contiguous(), _dense(bias_K)
+    )
+    return highest_N, rest_N
+
+
+def count_above(score_KN: torch.Tensor, own_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `reference.count_above`; there is no CUDA kernel for it, so on a GPU it is the reference."""
+    if score_KN.is_cuda:
+        return reference.count_above(score_KN, own_N)
+    above_N, equal_N = operators.count_above(score_KN, own_N.contiguous())
+    return above_N, equal_N
 
 
 def words(counters: Counters, columns: int, stream: int) -> torch.Tensor:

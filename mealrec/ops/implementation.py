@@ -73,6 +73,18 @@ class Implementation(Protocol):
     ) -> torch.Tensor:
         """Drop elements and add the residual, [R, D]."""
 
+    def softmax_terms_(
+        self,
+        logits_KN: torch.Tensor,
+        score_N: torch.Tensor,
+        own_N: torch.Tensor,
+        bias_K: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make exponentials of the logits, in place; their columns' highest and sums, [N] each."""
+
+    def count_above(self, score_KN: torch.Tensor, own_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Count the scores above each column's own and those equal to it, int64 [N] each."""
+
     def words(self, counters: Counters, columns: int, stream: int) -> torch.Tensor:
         """Draw random words, int64 [R, columns]."""
 

@@ -54,4 +54,8 @@ def _answers(of: Implementation, device: str) -> dict[str, torch.Tensor]:
         "diffusion_loss": of.diffusion_loss(x, y, mask, index % 3),
         "dropout": of.dropout(x, 0.5, counters, 5, y),
     }
+    terms = x.clone()
+    highest, rest = of.softmax_terms_(terms, y[0], torch.arange(columns, device=device) % 7 - 2, y[:, 0])
+    answers["softmax_terms_"] = torch.cat([terms, highest[None], rest[None]])
+    answers["count_above"] = torch.cat(of.count_above(x.round(decimals=1), y[0].round(decimals=1)))
     return {name: answer.cpu() for name, answer in answers.items()}

@@ -30,9 +30,14 @@ SCHEMAS = (
     f"words({COUNTERS}, int columns, int stream) -> Tensor",
     f"normal({COUNTERS}, int columns, int stream) -> Tensor",
 )
+# Of the CPU's library alone.
+CPU_SCHEMAS = (
+    "softmax_terms_(Tensor(a!) logits, Tensor score, Tensor own, Tensor? bias) -> (Tensor, Tensor)",
+    "count_above(Tensor score, Tensor own) -> (Tensor, Tensor)",
+)
 
 _library = torch.library.Library("mealrec", "DEF")
-for _schema in SCHEMAS:
+for _schema in (*SCHEMAS, *CPU_SCHEMAS):
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 operators: Any = torch.ops.mealrec
 
@@ -76,6 +81,14 @@ def _normals(seed: Tensor, step: Tensor, sample_id: Tensor, row: Tensor, columns
     return row.new_empty(row.shape[0], columns, dtype=torch.float32)
 
 
+def _like_score(logits: Tensor, score: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return _dense(score), _dense(score)
+
+
+def _counts(score: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    return own.new_empty(own.shape, dtype=torch.int64), own.new_empty(own.shape, dtype=torch.int64)
+
+
 _shapes: dict[str, Callable[..., Any]] = {
     "q_sample": _rows_of,
     "q_sample_drawn": _rows_and_steps_of,
@@ -86,6 +99,8 @@ _shapes: dict[str, Callable[..., Any]] = {
     "dropout": _dense,
     "words": _words,
     "normal": _normals,
+    "softmax_terms_": _like_score,
+    "count_above": _counts,
 }
 for _name, _shape in _shapes.items():
     torch.library.register_fake(f"mealrec::{_name}", _shape, lib=_library)

@@ -1,4 +1,4 @@
-"""The diffusion operations in plain PyTorch: their meaning, to which the fused kernels are compared.
+"""The operations in plain PyTorch: their meaning, to which the fused kernels are compared.
 
 Rows R are videos' frames or positions; columns D their width. Arithmetic is float32 whatever the storage
 dtype (float64 for float64).
@@ -13,7 +13,20 @@ from mealrec.ops.philox import normal, words
 from mealrec.ops.sampler import Sampler, reverse_coefficients
 from mealrec.ops.schedule import Schedule, tables
 
-__all__ = ["corrupt", "diffusion_loss", "dropout", "normal", "q_sample", "reverse_step", "words"]
+# Comparisons counted at once, in elements: what stays in a CPU core's cache.
+COUNT_ELEMENTS = {"cpu": 1 << 18}
+
+__all__ = [
+    "corrupt",
+    "count_above",
+    "diffusion_loss",
+    "dropout",
+    "normal",
+    "q_sample",
+    "reverse_step",
+    "softmax_terms_",
+    "words",
+]
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:
@@ -103,3 +116,32 @@ def dropout(
     keep = words(counters, x_RD.shape[1], stream) >= round(p * 2**32)
     dropped = _wide(x_RD) * (keep * (1 / (1 - p)))
     return (dropped if residual_RD is None else _wide(residual_RD) + dropped).to(x_RD.dtype)
+
+
+def softmax_terms_(
+    logits_KN: torch.Tensor, score_N: torch.Tensor, own_N: torch.Tensor, bias_K: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`exp(logit + bias - highest)` in the logits' place; the highest [N] and the sums [N] of the rows."""
+    if bias_K is not None:
+        logits_KN += bias_K[:, None]
+    own_1N = own_N[None]
+    column_1N = own_1N.clamp_min(0)
+    kept_1N = logits_KN.gather(0, column_1N)
+    logits_KN.scatter_(0, column_1N, kept_1N.masked_fill_(own_1N >= 0, float("-inf")))
+    highest_N = torch.maximum(logits_KN.amax(0), score_N)
+    return highest_N, logits_KN.sub_(highest_N).exp_().sum(0)
+
+
+def count_above(score_KN: torch.Tensor, own_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For how many rows a score is above the column's own, and for how many it equals it, int64 [N] each.
+
+    A sum of floats is several times as fast as one of booleans; up to 2^24 rows it is exact.
+    """
+    elements = COUNT_ELEMENTS.get(score_KN.device.type, 1 << 24)
+    rows = max(1, elements // max(score_KN.shape[1], 1))
+    holds = torch.empty_like(score_KN[:rows])
+    above_N, equal_N = (torch.zeros_like(own_N, dtype=torch.int64) for _ in range(2))
+    for score in score_KN.split(rows):
+        above_N += torch.gt(score, own_N, out=holds[: len(score)]).sum(0).long()
+        equal_N += torch.eq(score, own_N, out=holds[: len(score)]).sum(0).long()
+    return above_N, equal_N

@@ -63,7 +63,6 @@ def test_users_in_parts_rank_as_all_at_once(monkeypatch):
     monkeypatch.setattr(
         ranking, "CHUNK_ELEMENTS", 40 * ranking.LEAST_USERS + 7
     )  # parts of 32, 32 and 6 users
-    monkeypatch.setattr(ranking, "COUNT_ELEMENTS", {"cpu": 130})
     assert all(torch.equal(*pair) for pair in zip(whole, target_rank(u, E, target, seen), strict=True))
 
 

@@ -15,13 +15,14 @@ def leaf(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).requires_grad_()
 
 
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_full_softmax(chunk, monkeypatch):
+def test_full_softmax(chunk, kernel, monkeypatch):
     monkeypatch.setitem(objective.CHUNK_ELEMENTS, "cpu", chunk)
     u, E, target = leaf(150, 8), leaf(24, 8), torch.arange(150) % 23 + 1
     for bias in (None, leaf(24)):
         inputs = (u, E) if bias is None else (u, E, bias)
-        loss = full_softmax(u, E[target], target, E, bias)
+        loss = full_softmax(u, E[target], target, E, bias, kernel)
         gradients = torch.autograd.grad(loss * 0.25, inputs)
         scores = u @ E[1:].T if bias is None else u @ E[1:].T + bias[1:]
         expected = F.cross_entropy(scores, target - 1, reduction="sum")
@@ -40,13 +41,14 @@ def test_full_softmax_in_bfloat16_is_near_float32():
         torch.testing.assert_close(half.float(), full, rtol=5e-2, atol=5e-2)
 
 
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
 @pytest.mark.parametrize("power", [0.0, 0.75, 1.0])
-def test_sampled_softmax(power):
+def test_sampled_softmax(power, kernel):
     counts = torch.tensor([0, 5, 1, 0, 9, 3, 7, 2])
     sampler = NegativeSampler(counts, ObjectiveConfig(negatives=6, negative_power=power))
     u, E, bias, target = leaf(20, 4), leaf(8, 4), leaf(8), torch.arange(20) % 7 + 1
     negative = sampler.draw(torch.tensor(3), torch.tensor(9))
-    loss = sampled_softmax(u, E[target], target, E[negative], negative, sampler, bias)
+    loss = sampled_softmax(u, E[target], target, E[negative], negative, sampler, bias, kernel)
     log_q = sampler.log_probability(torch.arange(1, 8)) + math.log(6)
     corrected = u @ E[1:].T + bias[1:] - log_q
     logits = torch.cat([corrected.gather(1, target[:, None] - 1), corrected[:, negative - 1]], dim=1)

@@ -138,7 +138,7 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
 
 
 def prepare_kernels(kernel: str, world: distributed.World) -> None:
-    """Build or load the diffusion kernels; rank 0 logs which.
+    """Build or load the fused kernels; rank 0 logs which.
 
     Raises:
         UserError: one is asked for by name and cannot be had.

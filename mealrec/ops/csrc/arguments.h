@@ -97,6 +97,24 @@ struct Dropout {
   Counters counters;
 };
 
+struct SoftmaxTerms {
+  int64_t rows, columns;
+  float* logits;         // [rows, columns], becomes exp(logit + bias - highest)
+  const float* score;    // [columns], the logit that is in no row
+  const int64_t* own;    // [columns], the row that is left out, negative where none is
+  const float* bias;     // [rows] or null
+  float* highest;        // [columns]
+  float* rest;           // [columns], the sums
+  float* partial;        // [blocks of rows, columns]
+};
+
+struct CountAbove {
+  int64_t rows, columns;
+  const float* score;  // [rows, columns]
+  const float* own;    // [columns]
+  int32_t* partial;    // [2, blocks of rows, columns]: above, equal
+};
+
 struct Draw {
   int64_t rows, columns;
   int64_t* words;  // [rows, columns], or null where normals are drawn
