@@ -1,4 +1,4 @@
-"""The command line of `shards`: import, synth, check, info."""
+"""The command line of `shards`: import, frames, attach, synth, check, info."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from shards.errors import DataError
 from shards.format.check import check_data_set
 from shards.format.index import Index
 from shards.format.info import describe
+from shards.frames import command as frames
 from shards.importers import IMPORTERS
+from shards.importers.attach import attach
 from shards.importers.pipeline import Options, import_log
 from shards.synthetic import data_set, generator
 
@@ -21,6 +23,8 @@ Data sets of MealRec: directories of tar shards that any WebDataset reader opens
 
   python -m shards synth  --out data/default            a synthetic world with a known ceiling
   python -m shards import microlens MicroLens-50k_pairs.tsv --features title_tokens.npz --out data/ml50k
+  python -m shards frames videos/ --out features        frame features from videos, for --features
+  python -m shards attach data/ml50k --features features --out data/frames
   python -m shards check  data/ml50k                    open every record, name every fault
   python -m shards info   data/ml50k                    counts, lengths, sizes
 """
@@ -89,6 +93,28 @@ def build_parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run_import)
 
     command = commands.add_parser(
+        "frames",
+        help="turn videos into frame features",
+        description=frames.DESCRIPTION,
+        epilog=frames.EPILOG,
+        formatter_class=raw,
+    )
+    frames.add_arguments(command)
+    command.set_defaults(run=frames.run)
+
+    command = commands.add_parser(
+        "attach",
+        help="give a data set other features",
+        description="Write a data set once more, with features in place of those that it has, if any.",
+    )
+    command.add_argument("data", metavar="DATA", help="the data set, a folder or an address")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the data set to make; must not exist"
+    )
+    _add_feature_arguments(command, required=True)
+    command.set_defaults(run=run_attach)
+
+    command = commands.add_parser(
         "synth",
         help="write a synthetic world",
         description=f"{data_set.__doc__}\nDefaults are the default world.\n\n{generator.__doc__}",
@@ -135,9 +161,22 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-length", type=_count, metavar="N", help="users with N events or more (after k-core)")
     add("--max-length", type=_count, metavar="N", help="each user's newest N events only")
     add("--preset", choices=PRESETS, help="microlens = --min-length 5 --max-length 13 --split leave-one-out")
+    _add_feature_arguments(parser, required=False)
+    add(
+        "--memory",
+        default="2GB",
+        help="bound of DuckDB's memory, the rest goes to disk; the process needs "
+        "0.4 GB, 60 bytes per user and 100 per video more (default %(default)s)",
+    )
+    add("--spill", type=Path, metavar="DIR", help="where to spill (default: beside --out)")
+
+
+def _add_feature_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    add = parser.add_argument
     add(
         "--features",
         type=Path,
+        required=required,
         metavar="PATH",
         help="folder of ID.npy, stacked .npy, or .npz (item_id, features, length)",
     )
@@ -153,13 +192,6 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="a flat vector is F frames one after the other",
     )
-    add(
-        "--memory",
-        default="2GB",
-        help="bound of DuckDB's memory, the rest goes to disk; the process needs "
-        "0.4 GB, 60 bytes per user and 100 per video more (default %(default)s)",
-    )
-    add("--spill", type=Path, metavar="DIR", help="where to spill (default: beside --out)")
 
 
 def _count(text: str) -> int:
@@ -178,6 +210,19 @@ def run_import(arguments: argparse.Namespace) -> int:
     names = ("out", "name", "features", "feature_ids", "feature_frames", "memory", "spill")
     rest = {name: getattr(arguments, name) for name in names}
     index = import_log(IMPORTERS[arguments.format].source(arguments), Options(**rest, **limits))
+    _print_summary(index)
+    return 0
+
+
+def run_attach(arguments: argparse.Namespace) -> int:
+    """`attach`: write a data set once more, with other features."""
+    index = attach(
+        arguments.data,
+        arguments.out,
+        features=arguments.features,
+        ids=arguments.feature_ids,
+        frames=arguments.feature_frames,
+    )
     _print_summary(index)
     return 0
 

@@ -1,0 +1,1 @@
+"""From videos to frame features: which frames, decoding, encoding, the folder that they are written to."""
