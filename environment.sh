@@ -2,7 +2,7 @@
 # Prints the interpreter of an environment that has what this project needs, and makes one where there is none.
 #
 #   ./environment.sh        to train:   an active environment that has the dependencies, else .venv
-#   ./environment.sh dev    to develop: the same, with the extras dev, docs, frames and tune
+#   ./environment.sh dev    to develop: the same, with the extras dev, docs, export, frames and tune
 #   ./environment.sh rank   for a rank: never installs anything
 #
 # .venv is made once, under a lock, from pyproject.toml and constraints.txt; an interrupted or outdated installation

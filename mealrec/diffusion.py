@@ -116,7 +116,7 @@ class Diffusion:
             kernel=noise.kernel,
         )
         for index, (t, t_prev) in enumerate(ops.chain(self.start, steps)):
-            x0hat_RD, null_RD = denoise(x_RD, torch.full((len(x_RD),), t, device=x_RD.device))
+            x0hat_RD, null_RD = denoise(x_RD, torch.full(x_RD.shape[:1], t, device=x_RD.device))
             x_RD = ops.reverse_step(
                 x_RD,
                 x0hat_RD,

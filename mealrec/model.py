@@ -183,27 +183,48 @@ class MealRec(nn.Module):
 
         See `ranking.target_rank`; sampler_steps: steps of both reverse chains, 0 = all.
         """
-        u_BD = self._preference(batch, sampler_steps)
+        u_BD = self.preference(batch, sampler_steps)
         seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
         rank = ranking.target_rank
         return rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I, self.config.kernel)
 
     @torch.no_grad()
     def top(
-        self, batch: Batch, k: int = 20, mask_history: bool = True, chunk: int = 0, sampler_steps: int = 0
+        self,
+        batch: Batch,
+        k: int = 20,
+        mask_history: bool = True,
+        chunk: int = 0,
+        sampler_steps: int = 0,
+        hidden: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k best videos of each row: scores float32 [B, k], ids int64 [B, k]."""
-        u_BD = self._preference(batch, sampler_steps)
-        seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
-        return ranking.top(u_BD, self.item[1:], k, seen, chunk, bias_I)
+        """The k best videos of each row: scores float32 [B, k], ids int64 [B, k].
 
-    def _preference(self, batch: Batch, sampler_steps: int) -> torch.Tensor:
+        hidden: bool [I], videos left out for all rows; where fewer than k are left, scores of -inf follow.
+        """
+        u_BD = self.preference(batch, sampler_steps)
+        seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
+        return ranking.top(u_BD, self.item[1:], k, seen, chunk, bias_I, hidden)
+
+    def user_vectors(self, batch: Batch, sampler_steps: int = 0) -> torch.Tensor:
+        """Vectors whose products with `video_vectors` are the scores: `preference`, and 1 for the bias."""
+        u_BD = self.preference(batch, sampler_steps)
+        return u_BD if self.bias is None else F.pad(u_BD, (0, 1), value=1.0)
+
+    def video_vectors(self) -> torch.Tensor:
+        """Rows of the ID table and, where there is one, the bias behind them, float32 [I, D] or [I, D+1]."""
+        E_ID = self.item[1:].detach().float()
+        return E_ID if self.bias is None else torch.cat([E_ID, self.bias[1:, None].detach().float()], dim=1)
+
+    def preference(self, batch: Batch, sampler_steps: int = 0) -> torch.Tensor:
         """`u` [B, D] at each row's last position."""
         noise = Noise.of_batch(batch, self.config.frames, self.config.kernel)
         (row_BLD,) = self.rows(batch["item"])
         encoded = self.encode(batch, row_BLD, noise, sampler_steps)
         last_B = ((batch["item"] > 0).sum(1) - 1).clamp_min(0)
-        rows = torch.arange(len(last_B), device=last_B.device)
+        rows = torch.arange(
+            last_B.shape[0], device=last_B.device
+        )  # `len` would fix an exported graph's batch
         u_BD = encoded.h_BLD[rows, last_B]
         if self.config.npd.enabled:
             u_BD, _ = self.npd(u_BD, encoded.q_BLD[rows, last_B], noise.at_columns(last_B), sampler_steps)

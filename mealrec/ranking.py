@@ -121,11 +121,17 @@ def top(
     seen: tuple[torch.Tensor, torch.Tensor] | None = None,
     chunk: int = 0,
     bias_I: torch.Tensor | None = None,
+    hidden_I: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `k` best videos of each user: scores float32 [B, k] and ids int64 [B, k] in 1..I, best first."""
+    """The `k` best videos of each user: scores float32 [B, k] and ids int64 [B, k] in 1..I, best first.
+
+    hidden: bool [I], videos that no user gets. Where fewer than k are left, scores of -inf follow.
+    """
     best_score = torch.empty(len(u_BD), 0, device=u_BD.device)
     best_video = torch.empty(len(u_BD), 0, dtype=torch.int64, device=u_BD.device)
     for start, score in _chunks(u_BD, E_ID, bias_I, seen, None, chunk):
+        if hidden_I is not None:
+            score.masked_fill_(hidden_I[start : start + len(score), None], float("-inf"))
         chunk_score, place = score.T.contiguous().topk(min(k, len(score)), dim=1)
         candidate_score = torch.cat([best_score, chunk_score], dim=1)
         candidate_video = torch.cat([best_video, place + start + 1], dim=1)

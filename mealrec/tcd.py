@@ -225,14 +225,14 @@ class TCD(nn.Module):
         row_N = row_BL.flatten()[index_N]
         M, D = F_UMD.shape[1:]
         row_R = (row_N[:, None] * M + torch.arange(M, device=row_N.device)).flatten()
-        g_NMD = self.null_guidance.expand(len(row_N), M, D) if g_UMD is None else g_UMD[row_N]
+        g_NMD = self.null_guidance.expand(row_N.shape[0], M, D) if g_UMD is None else g_UMD[row_N]
         c_ND = self._condition(e_BLD.detach(), real_BL, index_N)
         return ContentInputs(F_UMD.detach().flatten(0, 1), row_R, mask_UM[row_N], g_NMD, c_ND)
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, index_N: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec: the parts; ours: combining them]."""
         if self.condition is None:
-            return self.null_condition.expand(len(index_N), -1)
+            return self.null_condition.expand(index_N.shape[0], -1)
         # Normed: the ID table starts small, and the condition should have an effect from the first step.
         parts = (e_BLD, recent_mean(e_BLD, real_BL, self.config.recency))
         parts_ND = (F.layer_norm(x.flatten(0, 1)[index_N], x.shape[-1:]) for x in parts)

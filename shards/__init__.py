@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shards.stream.evaluation import EvalStream as EvalStream
     from shards.stream.feature_table import FeatureTable as FeatureTable
     from shards.stream.histories import HistoryStream as HistoryStream
+    from shards.stream.histories import history_batch as history_batch
     from shards.stream.plan import Plan as Plan
     from shards.stream.samples import training_samples as training_samples
     from shards.stream.training import TrainStream as TrainStream
@@ -42,6 +43,7 @@ _MODULES = {
     "SequenceShard": "format.index",
     "TrainStream": "stream.training",
     "file_sha256": "format.files",
+    "history_batch": "stream.histories",
     "read_feature_shard": "format.reader",
     "read_sequence_shard": "format.reader",
     "synthesise": "synthetic.data_set",

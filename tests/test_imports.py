@@ -17,8 +17,13 @@ ROOMS = {
     "trainer": {"mealrec", "shards"},
     "tune": {"trainer"},
 }
-# Inside trainer: what lies flat is shared; each process may import that, and a rank also evaluates.
-PROCESSES = {"launch": set(), "evaluation": set(), "rank": {"evaluation"}}
+# Inside trainer: what lies flat is shared; each process may import that, and two also evaluate.
+PROCESSES = {
+    "launch": set(),
+    "evaluation": set(),
+    "rank": {"evaluation"},
+    "serving": {"evaluation"},
+}
 ALONE = {"webdataset": "shards", "deepspeed": "trainer", "ray.tune": "tune"}
 # A callback names the loop that calls it, as a type alone.
 MAY_CIRCLE = {("trainer.rank.loop", "trainer.rank.callbacks.base")}
@@ -60,7 +65,7 @@ def process_faults(files: dict[str, str]) -> list[str]:
     """What is wrong between the folders of `trainer` (dotted module -> source)."""
     wrong = []
     for module, source in files.items():
-        own = module.split(".")[1] if module.count(".") > 1 else "shared"
+        own = f"{module}.".split(".")[1]  # the process that a module or package belongs to
         allowed = {own} | PROCESSES.get(own, set())
         forbidden = {f"trainer.{process}" for process in set(PROCESSES) - allowed}
         if module == "trainer.__main__":

@@ -2,7 +2,8 @@
 
 [train] OPTIONS           train and evaluate: the operator, or a rank where a launcher has set LOCAL_RANK
 evaluate RUN [OPTIONS]    evaluate a run's best checkpoint
-recommend RUN [OPTIONS]   the top videos of users
+recommend RUN [OPTIONS]   the top videos of users, or of any histories
+export RUN [OPTIONS]      a run as files that need no run, no data set and no pickles
 submit WHERE -- OPTIONS   train on a cluster: slurm, ray or kubernetes
 """
 
@@ -29,7 +30,8 @@ from trainer.errors import (
 
 COMMANDS = {
     "evaluate": "trainer.evaluation.evaluate",
-    "recommend": "trainer.evaluation.recommend",
+    "export": "trainer.serving.export",
+    "recommend": "trainer.serving.recommend",
     "submit": "trainer.launch.submit.command",
 }
 OPERATOR, RANK = "trainer.launch.operator", "trainer.rank.main"

@@ -13,7 +13,7 @@ import torch
 import mealrec
 import shards
 from mealrec import MealRec, MealRecConfig
-from shards import EvalStream, FeatureTable, HistoryStream, Index, TrainStream
+from shards import EvalStream, FeatureTable, Index, TrainStream
 from trainer import distributed
 from trainer.batching import Batching
 from trainer.config import DataConfig, EvalConfig
@@ -57,7 +57,10 @@ class Inputs:
     def build_model(self) -> MealRec:
         """Return the model with fresh weights, which depend on its configuration and the seed alone."""
         return MealRec(
-            self.model, seed=self.seed, train_counts=self.train_counts(), feature_std=self._feature_std()
+            self.model,
+            seed=self.seed,
+            train_counts=self.train_counts(),
+            feature_std=feature_std(self.model, self.index, self.table),
         )
 
     def train_counts(self) -> torch.Tensor:
@@ -97,44 +100,44 @@ class Inputs:
             max_bad_shards=self.data.max_bad_shards,
         )
 
-    def history_stream(self, users: np.ndarray, settings: EvalConfig) -> HistoryStream:
-        """Return the whole histories of some users, bool [users]."""
-        return HistoryStream(
-            self.index,
-            chosen=users,
-            batch_size=settings.batch_size,
-            max_length=self.data.max_length,
-            table=self.table,
-            pin_memory=self.world.on_gpu,
-        )
-
     def on_device(self, batch: shards.Batch, step: int = 0) -> mealrec.Batch:
         """Return a loaded batch as the model reads it: on the device, features joined, with seed and step.
 
         Evaluation is always at step 0: its noise does not depend on when it runs.
         """
-        device = self.world.device
-        fields = cast(dict[str, torch.Tensor], batch)
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in fields.items()}
-        if self.table is not None and "video" in moved:
-            moved = cast(dict[str, torch.Tensor], self.table.gather(cast(shards.Batch, moved)))
-        # Filled on the device: a copy of a number would make the host wait.
-        moved["seed"] = torch.full((), self.seed, dtype=torch.int64, device=device)
-        moved["global_step"] = torch.full((), step, dtype=torch.int64, device=device)
-        return cast(mealrec.Batch, moved)
+        return on_device(batch, self.world.device, self.seed, step, self.table)
 
-    def _feature_std(self) -> torch.Tensor | None:
-        """Standard deviation over all frames of training videos, float32 [V]; None where it is not needed."""
-        if self.table is None or self.model.feature_noise == 0:
-            return None
-        chosen = (self.train_counts().numpy() > 0) & (self.table.frames > 0)
-        count, total, squares = 0, np.zeros(self.index.width), np.zeros(self.index.width)
-        for rows in np.array_split(np.flatnonzero(chosen), max(1, int(chosen.sum()) // 1024)):
-            real = np.arange(self.index.frames) < self.table.frames[rows, None]
-            frames = self.table.features[rows][real].astype(np.float64)
-            count, total, squares = count + len(frames), total + frames.sum(0), squares + (frames**2).sum(0)
-        mean = total / max(count, 1)
-        return torch.from_numpy(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))).float()
+
+def on_device(
+    batch: shards.Batch,
+    device: torch.device,
+    seed: int,
+    step: int = 0,
+    table: FeatureTable | None = None,
+) -> mealrec.Batch:
+    """Return a loaded batch as the model reads it; `table` joins features that it holds on the device."""
+    fields = cast(dict[str, torch.Tensor], batch)
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in fields.items()}
+    if table is not None and "video" in moved:
+        moved = cast(dict[str, torch.Tensor], table.gather(cast(shards.Batch, moved)))
+    # Filled on the device: a copy of a number would make the host wait.
+    moved["seed"] = torch.full((), seed, dtype=torch.int64, device=device)
+    moved["global_step"] = torch.full((), step, dtype=torch.int64, device=device)
+    return cast(mealrec.Batch, moved)
+
+
+def feature_std(model: MealRecConfig, index: Index, table: FeatureTable | None) -> torch.Tensor | None:
+    """Standard deviation over all frames of training videos, float32 [V]; None where it is not needed."""
+    if table is None or model.feature_noise == 0:
+        return None
+    chosen = (index.train_counts() > 0) & (table.frames > 0)
+    count, total, squares = 0, np.zeros(index.width), np.zeros(index.width)
+    for rows in np.array_split(np.flatnonzero(chosen), max(1, int(chosen.sum()) // 1024)):
+        real = np.arange(index.frames) < table.frames[rows, None]
+        frames = table.features[rows][real].astype(np.float64)
+        count, total, squares = count + len(frames), total + frames.sum(0), squares + (frames**2).sum(0)
+    mean = total / max(count, 1)
+    return torch.from_numpy(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))).float()
 
 
 def model_config(model: MealRecConfig, index: Index, max_length: int) -> MealRecConfig:

@@ -36,7 +36,8 @@ FROM_DATA = {
 
 _DESCRIPTION = """Trains MealRec. Started as `./launch.sh` it makes its environment and data, starts the ranks
 and evaluates; `deepspeed launch.sh` takes the same options. Other commands, each with its own --help:
-`./launch.sh evaluate RUN`, `./launch.sh recommend RUN`, `./launch.sh submit WHERE -- OPTIONS`."""
+`./launch.sh evaluate RUN`, `./launch.sh recommend RUN`, `./launch.sh export RUN`,
+`./launch.sh submit WHERE -- OPTIONS`."""
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,18 @@ def _slices(counters: Counters, columns: int, stream: int) -> Iterator[tuple[sli
     seed, step, sample_id, row = counters.seed, counters.step, counters.sample_id, counters.row
     quads = torch.arange((columns + 3) // 4, device=row.device)
     key = (seed, torch.full_like(seed, stream))
-    rows = len(row)
-    size = max(1, SLICE // max(len(quads), 1)) if row.device.type == "cpu" else max(rows, 1)
-    for start in range(0, rows, size):
-        part = slice(start, min(start + size, rows))
+    parts = [slice(None)]
+    if row.device.type == "cpu" and not torch.compiler.is_compiling():  # a graph serves any number of rows
+        size = max(1, SLICE // max(len(quads), 1))
+        parts = [slice(start, start + size) for start in range(0, len(row), size)]
+    for part in parts:
         yield part, philox4x32(quads[None, :], row[part, None], sample_id[part, None], step, *key)
 
 
 def words(counters: Counters, columns: int, stream: int) -> torch.Tensor:
     """Random words int64 [R, columns], each uniform on `[0, 2^32)`."""
     row = counters.row
-    out = torch.empty(len(row), (columns + 3) // 4 * 4, dtype=torch.int64, device=row.device)
+    out = torch.empty(row.shape[0], (columns + 3) // 4 * 4, dtype=torch.int64, device=row.device)
     lanes = out.unflatten(1, (-1, 4))
     for part, quad in _slices(counters, columns, stream):
         for lane, word in enumerate(quad):
@@ -64,7 +65,7 @@ def normal(counters: Counters, columns: int, stream: int) -> torch.Tensor:
     Box-Muller in float64: `u = (x0 + .5) 2^-32`, angle `2 pi x1 2^-32`.
     """
     row = counters.row
-    out = torch.empty(len(row), (columns + 3) // 4 * 4, dtype=torch.float32, device=row.device)
+    out = torch.empty(row.shape[0], (columns + 3) // 4 * 4, dtype=torch.float32, device=row.device)
     lanes = out.unflatten(1, (-1, 4))
     for part, (x0, x1, x2, x3) in _slices(counters, columns, stream):
         for lane, (radius_word, angle_word) in ((0, (x0, x1)), (2, (x2, x3))):

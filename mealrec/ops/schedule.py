@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -60,7 +61,9 @@ class Tables(NamedTuple):
 def tables(schedule: Schedule, device: torch.device) -> Tables:
     """The schedule's tables, float32 [T+1] each, on `device`."""
     fields = (schedule.name, schedule.steps, schedule.beta_start, schedule.beta_end, device)
-    make = _traced_table if torch.compiler.is_compiling() else _table
+    make: Callable[..., torch.Tensor] = _traced_table if torch.compiler.is_compiling() else _table
+    if torch.compiler.is_exporting():  # a graph that others run holds the numbers; traced ones are not kept
+        make = _table.__wrapped__
     return Tables(*(make(part, *fields) for part in ("abar", "signal", "noise")))
 
 

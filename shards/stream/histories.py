@@ -1,8 +1,9 @@
-"""The whole histories of users, for recommending what comes next."""
+"""Whole histories, for recommending what comes next: those of a data set's users, and anybody's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -71,3 +72,19 @@ class HistoryStream:
             for first in range(0, len(rows), self.batch_size):
                 batch = pack_histories(samples, rows[first : first + self.batch_size])
                 yield self.table.join(batch) if self.table is not None else batch
+
+
+def history_batch(histories: Sequence[Sequence[int]], max_length: int) -> Batch:
+    """A batch of histories that belong to no user of a data set, videos 1..I, oldest first.
+
+    As a batch of `HistoryStream`, with the `sample_id` of user 0 in every row: so what is made of a history
+    does not depend on whose it is.
+    """
+    length = np.array([len(history) for history in histories], np.int64)
+    item = np.fromiter(
+        chain(*histories, [0]), np.int32
+    )  # the 0 is never read: NumPy takes nothing from nothing
+    none = np.zeros_like(length)
+    start = np.maximum(length - max_length, 0)
+    samples = Samples(item, none, np.cumsum(length) - length, start, length + 1, length)
+    return pack_histories(samples, np.arange(len(length)))

@@ -31,10 +31,13 @@ from shards.format.reader import decode_block, decode_video, iterate_samples
 from shards.format.records import block_faults, video_faults
 from shards.importers import microlens, recbole, table
 from shards.importers.features import open_features
+from tests.trainer.serving.exports import write_export
 from trainer import options
 from trainer.checkpoint_files import FACTS, CheckpointFacts
 from trainer.errors import UserError
 from trainer.launch.hosts import hostfile
+from trainer.serving import Recommender, saved
+from trainer.serving.histories import read_histories
 
 FEATURES = Features(2, 3, "float32")
 SEQUENCES, FEATURE_TAR = "sequences/sequences-000000.tar", "features/features-000000.tar"
@@ -258,6 +261,53 @@ def _facts(folder: Path) -> list[bytes]:
     return [json.dumps(form).encode() for form in (content, older)]
 
 
+HISTORY_TABLES = [b"user,history\n1,4 5 6\n2,\n", b'user\thistory\n"a"\tb\n']
+HISTORIES = [
+    b'{"user": 3, "history": [1, "b", 2]}\n{"user": 4, "history": []}\n',
+    b'{"user": "ann", "history": ["a b"]}\n',
+]
+
+
+def _read_histories(name: str) -> Callable[[bytes, Path], None]:
+    def read(content: bytes, folder: Path) -> None:
+        (folder / name).write_bytes(content)
+        for _ in read_histories(str(folder / name)):
+            pass
+
+    return read
+
+
+def _histories(path: Path) -> None:
+    pq.write_table(pa.table({"user": [1, 2], "history": [["a"], ["b", "c"]]}), path)
+
+
+def _read_export(name: str) -> Callable[[bytes, Path], None]:
+    """An export of which one file is mutated, with its checksum."""
+
+    def read(content: bytes, folder: Path) -> None:
+        copy = folder / "export"
+        if not copy.exists():
+            write_export(copy)
+        before = (copy / name).read_bytes()
+        try:
+            (copy / name).write_bytes(content)
+            saved.write_checksums(copy)
+            Recommender.load(copy)
+        finally:
+            (copy / name).write_bytes(before)
+
+    return read
+
+
+def _export(name: str) -> Callable[[Path], list[bytes]]:
+    def seeds(folder: Path) -> list[bytes]:
+        if not (folder / "sound-export").exists():
+            write_export(folder / "sound-export")
+        return [(folder / "sound-export" / name).read_bytes()]
+
+    return seeds
+
+
 TARGETS: dict[str, Target] = {
     "index": Target(28_000, _files("index.json"), lambda content, folder: parse_index(content, str(folder))),
     "sequences": Target(7_000, _files(SEQUENCES), _read_sequences, _repair_tar),
@@ -291,5 +341,13 @@ TARGETS: dict[str, Target] = {
     "yaml": Target(4_000, lambda folder: [YAML, TAGGED], _read_yaml),
     "hosts": Target(5_000, lambda folder: [HOSTS], _read_hosts),
     "checkpoint": Target(5_000, _facts, _read_facts),
+    "histories-json": Target(5_000, lambda folder: HISTORIES, _read_histories("h.jsonl")),
+    "histories-csv": Target(2_000, lambda folder: HISTORY_TABLES, _read_histories("h.csv")),
+    "histories-parquet": Target(
+        2_000, lambda folder: [_written("h.parquet", _histories)(folder)], _read_histories("h.parquet")
+    ),
+    "export-config": Target(300, _export("config.json"), _read_export("config.json")),
+    "export-weights": Target(300, _export("model.safetensors"), _read_export("model.safetensors")),
+    "export-items": Target(300, _export("items.npy"), _read_export("items.npy")),
 }
 EXPECTED = (DataError, UserError)

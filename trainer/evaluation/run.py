@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from shards import Index
 from trainer import distributed, options, run_directory
 from trainer.config import RunConfig
 from trainer.errors import UserError
@@ -37,13 +39,19 @@ def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.Wor
     """
     inputs = Inputs(config.data, best.model_config, world, config.seed)
     if inputs.index.fingerprint != best.facts.fingerprint:
-        known = weights.original_ids(str(config.run.dir), best.facts)
-        if [*inputs.index.item_ids()] != known.tolist():
-            raise UserError(
-                f"{inputs.index.path} has other videos than the data of {config.run.dir}:"
-                " train on it with --init_from"
-            )
+        run = str(config.run.dir)
+        check_videos(inputs.index, run, weights.original_ids(run, best.facts))
     return inputs
+
+
+def check_videos(index: Index, run: str, known: np.ndarray) -> None:
+    """Check that a data set has the videos that a run's weights know, original ids [I], in the same order.
+
+    Raises:
+        UserError, DataError: it does not, or cannot be read.
+    """
+    if [*index.item_ids()] != known.tolist():
+        raise UserError(f"{index.path} has other videos than the data of {run}: train on it with --init_from")
 
 
 def single_world() -> distributed.World:

@@ -6,7 +6,7 @@ import torch
 
 from shards import Features
 from shards.stream.feature_table import FeatureTable
-from shards.stream.histories import HistoryStream
+from shards.stream.histories import HistoryStream, history_batch
 from tests.shards.stream.reference import same
 
 
@@ -73,3 +73,18 @@ def test_what_does_not_fit_is_refused(make_data_set):
             HistoryStream(index, chosen=wrong, batch_size=9, max_length=5)
     with pytest.raises(ValueError, match="expected at least 1"):
         HistoryStream(index, batch_size=0, max_length=5)
+
+
+def test_histories_of_nobody_are_as_those_of_users(make_data_set):
+    index, sequences = make_data_set()
+    chosen = np.zeros(index.users, bool)
+    chosen[:9] = True
+    (expected,) = _expected(index, sequences, chosen, 9, 4)
+    expected["sample_id"] = torch.zeros(9, dtype=torch.int64)
+    assert same([history_batch([sequences[user].tolist() for user in range(9)], 4)], [expected])
+
+
+def test_histories_without_a_video():
+    batch = history_batch([[], [3, 4], []], 5)
+    assert batch["item"].tolist() == [[0, 0], [3, 4], [0, 0]] and batch["history_row"].tolist() == [1, 1]
+    assert history_batch([[]], 5)["item"].tolist() == [[0]]
