@@ -108,9 +108,20 @@ def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) ->
     assert weights.start_from(model, run, new_ids) == weights.MatchedVideos(120, 2, fresh=[])
     torch.testing.assert_close(model.item[1:121].flip(0), old.state["item"][1:], rtol=0, atol=0)
     torch.testing.assert_close(model.item[121:], fresh.item[121:], rtol=0, atol=0)
-    torch.testing.assert_close(model.bias[1:121].flip(0), old.state["bias"][1:], rtol=0, atol=0)
     torch.testing.assert_close(model.position[:20], old.state["position"], rtol=0, atol=0)
     torch.testing.assert_close(model.position[20:], fresh.position[20:], rtol=0, atol=0)
+
+
+def test_warm_start_matches_biases_too(two_ranks: dict[int, Path]) -> None:
+    run = two_ranks[1]
+    old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
+    biased = weights.Weights({**old.state, "bias": torch.arange(121.0)}, old.facts)
+    config = replace(old.model_config, item_bias=True, videos=121)
+    model = MealRec(config, train_counts=torch.full((122,), 7))
+    with unittest.mock.patch.object(weights, "load", return_value=biased):
+        assert weights.start_from(model, run, [-5, *ids[::-1].tolist()]) == weights.MatchedVideos(120, 1, [])
+    expected = torch.cat([torch.tensor([7.0]).log(), torch.arange(120.0, 0, -1)])
+    torch.testing.assert_close(model.bias[1:].detach(), expected)
 
 
 def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_path: Path) -> None:
@@ -123,8 +134,8 @@ def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_pat
     assert torch.equal(backbone.backbone.blocks[0].qkv.weight, old.state["backbone.blocks.0.qkv.weight"])
     state = {name: weight for name, weight in old.state.items() if not name.startswith(("npd.", "tcd."))}
     full, fresh = MealRec(old.model_config, seed=3), MealRec(old.model_config, seed=3)
-    monkeypatched = weights.Weights(state, old.facts)
-    with unittest.mock.patch.object(weights, "load", return_value=monkeypatched):
+    without_modules = weights.Weights(state, old.facts)
+    with unittest.mock.patch.object(weights, "load", return_value=without_modules):
         assert weights.start_from(full, run, ids).fresh == ["npd", "tcd"]
     assert torch.equal(full.item[1:], old.state["item"][1:])
     assert torch.equal(full.npd.denoiser.middle.weight, fresh.npd.denoiser.middle.weight)

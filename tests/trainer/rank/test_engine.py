@@ -82,7 +82,7 @@ def test_warm_up_and_decay() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    model = MealRec(MealRecConfig(videos=30, frames=3, width=8, dim=16))
+    model = MealRec(MealRecConfig(videos=30, frames=3, width=8, dim=16, item_bias=True))
     train = TrainConfig(weight_decay=0.1, table_decay=0.2)
     decayed, others, table = engine.parameter_groups(model, train)
     assert [group["weight_decay"] for group in (decayed, others, table)] == [0.1, 0.0, 0.2]
@@ -128,7 +128,9 @@ def test_bf16_without_zero_has_the_plain_optimiser(alone: None, caplog: pytest.L
     assert {p.grad.dtype for p in built.module.parameters() if p.grad is not None} == {torch.float32}
     exact = MealRec(config).train()(batch)
     for name, loss in losses.items():
-        assert loss != exact[name] and float(loss.detach()) == pytest.approx(float(exact[name]), rel=0.02)
+        assert loss != exact[name] and float(loss.detach()) == pytest.approx(
+            float(exact[name].detach()), rel=0.02
+        )
 
     del settings["torch_autocast"]
     with caplog.at_level("WARNING", logger="mealrec"):
