@@ -166,9 +166,11 @@ def test_a_kill_at_any_point(tmp_path: Path, videos: Path) -> None:
     for attempt in range(40):
         process = subprocess.Popen([*command, "--resume", "--workers", "2"], cwd=Path(__file__).parents[3])
         before = len(list((tmp_path / "killed").glob("*.npy")))
-        while process.poll() is None and len(list((tmp_path / "killed").glob("*.npy"))) < before + 3:
-            time.sleep(0.02)
-        time.sleep(0.03 * (attempt % 4))
+        if attempt < 4 or attempt % 2:  # while it starts and decodes
+            time.sleep(0.5 + 0.5 * attempt)
+        else:  # while it writes
+            while process.poll() is None and len(list((tmp_path / "killed").glob("*.npy"))) == before:
+                time.sleep(0.005)
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGKILL if attempt % 2 else signal.SIGINT)
         if process.wait(60) == 0:
