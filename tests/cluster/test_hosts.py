@@ -140,3 +140,25 @@ def test_host_gone_for_good(start, both: Hosts, shared: Path, arguments: list[st
     finally:
         both.boot("n2")
         both.mend("n2")
+
+
+def test_lost_host_is_left_out_by_a_restart(start, both: Hosts, shared: Path, expected) -> None:  # noqa: ANN001
+    """The operator goes on alone, on the host that is left, to the losses of both."""
+    run = shared / "restarted"
+    process = start(run, "--train.save_every_steps", "2", "--max-restarts", "1")
+    await_steps(run, 5)
+    both.shut_down("n2")
+    try:
+        output = output_of(process, 300)
+        assert process.returncode == 0, output[-3000:]
+        assert "restart 1 of 1: continuing after step" in output and "on 1 rank instead of 2" in output, (
+            output
+        )
+        assert runs.results(run)["world_size"] == 1
+        actual = runs.losses(run)
+        assert [loss[0] for loss in actual] == [loss[0] for loss in expected], "every step, once"
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
+    finally:
+        both.boot("n2")
+        both.mend("n2")

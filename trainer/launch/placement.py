@@ -60,6 +60,8 @@ def place_again(config: RunConfig, before: Placement, run_dir: Path, *, rank_los
     if before.hostfile is not None:
         return _place_on_hosts(config, before, run_dir)
     most = _gpus() if before.on_gpu else before.world_size - rank_lost
+    if not most:
+        raise UserError(f"no {'GPU' if before.on_gpu else 'rank'} is left to continue on")
     return replace(before, world_size=fitting(config, min(before.world_size, most), before.on_gpu))
 
 
