@@ -70,7 +70,7 @@ def recent_mean(e_BLD: torch.Tensor, real_BL: torch.Tensor, decay: float) -> tor
 class DenoiserBlock(nn.Module):
     """Attention over frames and a feed-forward, both modulated by the condition.
 
-    Scale, shift and gate come from the condition, with a zero start [DiT: adaLN-Zero].
+    Scale, shift and gate come from the condition and start without effect [DiT; ours: gates start at 1].
     """
 
     def __init__(self, dim: int, heads: int):
@@ -216,7 +216,10 @@ class TCD(nn.Module):
         return self.pool(x0hat_NMD, inputs.mask_NM, inputs.g_NMD, inputs.c_ND), loss
 
     def inputs(self, histories: Histories) -> ContentInputs:
-        """Content, guidance and condition; the content is data: no gradient reaches it from here."""
+        """Content, guidance and condition.
+
+        What is diffused is data: no gradient reaches it. Through the guidance, which is made of it, one does.
+        """
         F_UMD, mask_UM, row_BL, e_BLD, real_BL, index_N = histories
         g_UMD = self.temporal(F_UMD, mask_UM) if self.temporal is not None else None
         if self.config.target == "video":
