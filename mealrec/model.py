@@ -184,9 +184,8 @@ class MealRec(nn.Module):
         See `ranking.target_rank`; sampler_steps: steps of both reverse chains, 0 = all.
         """
         u_BD = self.preference(batch, sampler_steps)
-        seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
-        rank = ranking.target_rank
-        return rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I, self.config.kernel)
+        seen, bias_I, kernel = _seen(batch, mask_history), self._video_biases, self.config.kernel
+        return ranking.target_rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I, kernel)
 
     @torch.no_grad()
     def top(
@@ -203,8 +202,13 @@ class MealRec(nn.Module):
         hidden: bool [I], videos left out for all rows; where fewer than k are left, scores of -inf follow.
         """
         u_BD = self.preference(batch, sampler_steps)
-        seen, bias_I = _seen(batch, mask_history), None if self.bias is None else self.bias[1:]
-        return ranking.top(u_BD, self.item[1:], k, seen, chunk, bias_I, hidden)
+        seen = _seen(batch, mask_history)
+        return ranking.top(u_BD, self.item[1:], k, seen, chunk, self._video_biases, hidden)
+
+    @property
+    def _video_biases(self) -> torch.Tensor | None:
+        """The biases without the padding's, [I]."""
+        return None if self.bias is None else self.bias[1:]
 
     def user_vectors(self, batch: Batch, sampler_steps: int = 0) -> torch.Tensor:
         """Vectors whose products with `video_vectors` are the scores: `preference`, and 1 for the bias."""
@@ -222,9 +226,8 @@ class MealRec(nn.Module):
         (row_BLD,) = self.rows(batch["item"])
         encoded = self.encode(batch, row_BLD, noise, sampler_steps)
         last_B = ((batch["item"] > 0).sum(1) - 1).clamp_min(0)
-        rows = torch.arange(
-            last_B.shape[0], device=last_B.device
-        )  # `len` would fix an exported graph's batch
+        # Not `len`, which would fix the batch of an exported graph.
+        rows = torch.arange(last_B.shape[0], device=last_B.device)
         u_BD = encoded.h_BLD[rows, last_B]
         if self.config.npd.enabled:
             u_BD, _ = self.npd(u_BD, encoded.q_BLD[rows, last_B], noise.at_columns(last_B), sampler_steps)

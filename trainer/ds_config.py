@@ -156,10 +156,11 @@ def check_conflicts(user: Mapping[str, Any], explicit: Mapping[str, Any], path: 
             user["train_micro_batch_size_per_gpu"],
         )
     if optimizer is not None:
-        said["train.lr"] = ("optimizer.params.lr", optimizer.get("lr"))
+        said["train.lr"] = said["train.table_lr"] = ("optimizer.params.lr", optimizer.get("lr"))
         said["train.weight_decay"] = ("optimizer.params.weight_decay", optimizer.get("weight_decay"))
     if optimizer is not None or scheduled:
         said["train.warmup_steps"] = said["train.decay"] = ("scheduler", user.get("scheduler"))
+        said.setdefault("train.table_lr", ("scheduler", user.get("scheduler")))
     for name, (field, value) in said.items():
         if name in explicit and explicit[name] != value:
             raise UserError(

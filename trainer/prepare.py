@@ -41,7 +41,10 @@ _LEAST = {
     "data.max_length": 1,
     "data.shuffle_window": 1,
     "eval.batch_size": 1,
+    "train.table_lr": 0,
     "train.weight_decay": 0,
+    "train.table_decay": 0,
+    "train.ema": 0,
     "train.warmup_steps": 0,
     "train.clip_norm": 0,
     "train.save_every_steps": 0,
@@ -225,6 +228,8 @@ def _check_values(config: RunConfig) -> None:
         raise UserError(f"--seed must be below 2^32, not {config.seed}")
     if config.train.lr <= 0:
         raise UserError(f"--train.lr must be above 0, not {config.train.lr}")
+    if config.train.ema >= 1:
+        raise UserError(f"--train.ema must be below 1, not {config.train.ema}")
 
 
 def _check_resume(config: RunConfig, index: Index, run_dir: Path) -> None:

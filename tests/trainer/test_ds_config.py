@@ -90,6 +90,7 @@ def test_only_typed_options_conflict() -> None:
     )
     for name, value in (
         ("train.lr", 0.1),
+        ("train.table_lr", 0.1),
         ("train.zero_stage", 2),
         ("train.batch_size", 128),
         ("train.clip_norm", 1.0),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import unittest.mock
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mealrec import MealRec, MealRecConfig
+from shards import file_sha256
 from tests.trainer.attack import Attack
 from trainer import checkpoint_files
 from trainer.errors import UserError
@@ -112,14 +113,24 @@ def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) ->
     torch.testing.assert_close(model.position[20:], fresh.position[20:], rtol=0, atol=0)
 
 
-def test_warm_start_matches_biases_too(two_ranks: dict[int, Path]) -> None:
+def with_weights(run: Path, copy: Path, state: dict[str, torch.Tensor]) -> Path:
+    """A copy of a run whose best checkpoint has other weights."""
+    shutil.copytree(run, copy)
+    checkpoint = weights.find(copy, "best")
+    save_file(state, checkpoint / checkpoint_files.WEIGHTS)
+    facts = checkpoint_files.CheckpointFacts.read(checkpoint)
+    written = {**facts.files, checkpoint_files.WEIGHTS: file_sha256(checkpoint / checkpoint_files.WEIGHTS)}
+    replace(facts, files=written).write(checkpoint)
+    return copy
+
+
+def test_warm_start_matches_biases_too(two_ranks: dict[int, Path], tmp_path: Path) -> None:
     run = two_ranks[1]
     old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
-    biased = weights.Weights({**old.state, "bias": torch.arange(121.0)}, old.facts)
+    biased = with_weights(run, tmp_path / "biased", {**old.state, "bias": torch.arange(121.0)})
     config = replace(old.model_config, item_bias=True, videos=121)
     model = MealRec(config, train_counts=torch.full((122,), 7))
-    with unittest.mock.patch.object(weights, "load", return_value=biased):
-        assert weights.start_from(model, run, [-5, *ids[::-1].tolist()]) == weights.MatchedVideos(120, 1, [])
+    assert weights.start_from(model, biased, [-5, *ids[::-1].tolist()]) == weights.MatchedVideos(120, 1, [])
     expected = torch.cat([torch.tensor([7.0]).log(), torch.arange(120.0, 0, -1)])
     torch.testing.assert_close(model.bias[1:].detach(), expected)
 
@@ -134,9 +145,8 @@ def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_pat
     assert torch.equal(backbone.backbone.blocks[0].qkv.weight, old.state["backbone.blocks.0.qkv.weight"])
     state = {name: weight for name, weight in old.state.items() if not name.startswith(("npd.", "tcd."))}
     full, fresh = MealRec(old.model_config, seed=3), MealRec(old.model_config, seed=3)
-    without_modules = weights.Weights(state, old.facts)
-    with unittest.mock.patch.object(weights, "load", return_value=without_modules):
-        assert weights.start_from(full, run, ids).fresh == ["npd", "tcd"]
+    without_modules = with_weights(run, tmp_path / "backbone", state)
+    assert weights.start_from(full, without_modules, ids).fresh == ["npd", "tcd"]
     assert torch.equal(full.item[1:], old.state["item"][1:])
     assert torch.equal(full.npd.denoiser.middle.weight, fresh.npd.denoiser.middle.weight)
 

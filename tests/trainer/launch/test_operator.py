@@ -44,6 +44,8 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, make_data: MakeData, capsy
         (["--num_gpus", "-1"], "--num_gpus must be at least 1"),
         (["--train.max_epochs", "0"], "--train.max_epochs must be at least 1, not 0"),
         (["--train.lr", "0"], "--train.lr must be above 0"),
+        (["--train.ema", "1"], "--train.ema must be below 1, not 1.0"),
+        (["--train.table_lr", "-1"], "--train.table_lr must be at least 0, not -1.0"),
         (["--seed", "4294967296"], "--seed must be below 2^32"),
         (["--data.window_stride", "99"], "--data.window_stride 99: stride: found 99"),
         (["--model.dim", "7"], "model.dim is 7, expected an even number"),
