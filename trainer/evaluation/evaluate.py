@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mealrec import MealRec, metrics
 from shards import Batch, EvalStream
-from trainer import activity, distributed
+from trainer import activity, distributed, run_directory
 from trainer.config import EvalConfig
 from trainer.errors import DONE, UserError
+from trainer.evaluation.ranks import Collector, Facts
 from trainer.evaluation.run import open_inputs, open_run, single_world
 from trainer.inputs import Inputs
 
@@ -30,6 +33,7 @@ def evaluate(
     inputs: Inputs,
     settings: EvalConfig,
     sampler_steps: int,
+    collector: Collector | None = None,
 ) -> Metrics:
     """Return the metrics over all users of all ranks.
 
@@ -40,6 +44,7 @@ def evaluate(
         model: called with `task="target_rank"` in evaluation mode, left as it was.
         batches: `inputs.eval_stream` of a split.
         sampler_steps: of the reverse chains; 0: the full chain.
+        collector: gets each user's rank.
     """
     sums: dict[str, torch.Tensor] = {}
     training, _ = model.training, model.eval()
@@ -55,6 +60,8 @@ def evaluate(
                     sampler_steps=sampler_steps,
                 )
                 add(sums, metrics.metric_sums(greater, equal, placed["weight"]))
+                if collector is not None:
+                    collector.add(batch, greater, equal)
                 activity.note()
     finally:
         model.train(training)
@@ -117,7 +124,7 @@ def finish(sums: dict[str, torch.Tensor]) -> Metrics:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `python -m trainer evaluate RUN`: plain PyTorch in one process. Prints one JSON object.
+    """Run `python -m trainer evaluate RUN`: plain PyTorch in one process. Prints JSON and writes the ranks.
 
     Raises:
         UserError, DataError: a mistake in the arguments, the run or the data.
@@ -135,9 +142,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--sampler_steps", type=int, metavar="N", help="steps of the reverse chains; 0: the full chain"
     )
+    parser.add_argument(
+        "--ranks",
+        metavar="FILE",
+        help="write the rank of each user's target there, as Parquet (default: into RUN, where this is the"
+        " evaluation that a run ends with)",
+    )
     arguments = parser.parse_args(list(argv))
     config, best = open_run(arguments.run, arguments.data)
     settings = config.eval
+    own = (arguments.split, best.facts.fingerprint, settings.mask_history, settings.test_sampler_steps)
     if arguments.no_mask_history:
         settings.mask_history = False
     default_steps = settings.test_sampler_steps if arguments.split == "test" else settings.valid_sampler_steps
@@ -147,11 +161,22 @@ def main(argv: Sequence[str]) -> int:
     stream = inputs.eval_stream(arguments.split, settings)
     if not stream.users:
         raise UserError(f"{inputs.index.path}: no users to evaluate in the {arguments.split} split")
-    result = evaluate(best.model(inputs), stream, inputs, settings, steps)
-    about = {
-        "split": arguments.split,
-        "step": best.facts.progress["step"],
-        "fingerprint": inputs.index.fingerprint,
-    }
-    print(json.dumps({**result, **about}, indent=2))
+    step, fingerprint = best.facts.progress["step"], inputs.index.fingerprint
+    collector = Collector(inputs.index, inputs.world.device, is_main=True)
+    result = evaluate(best.model(inputs), stream, inputs, settings, steps, collector)
+    about = {"split": arguments.split, "step": step, "fingerprint": fingerprint}
+    print(json.dumps({**result, **about}, indent=2), flush=True)
+    facts = Facts(fingerprint, arguments.split, step, settings.mask_history, steps)
+    if arguments.ranks:
+        collector.write(arguments.ranks, facts)
+    elif (facts.split, facts.fingerprint, facts.mask_history, facts.sampler_steps) == own:
+        keep(collector, facts, run_directory.ranks(arguments.run, facts.split))
     return DONE
+
+
+def keep(collector: Collector, facts: Facts, path: Path) -> None:
+    """Write a run's own file of ranks; a run that others have trained may be read alone."""
+    try:
+        collector.write(path, facts)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
