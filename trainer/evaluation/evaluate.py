@@ -1,23 +1,18 @@
-"""Evaluation by full ranking: the functions that training uses, and `python -m trainer evaluate RUN`."""
+"""Evaluation by full ranking."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mealrec import MealRec, metrics
 from shards import Batch, EvalStream
-from trainer import activity, distributed, run_directory
+from trainer import activity, distributed
 from trainer.config import EvalConfig
-from trainer.errors import DONE, UserError
-from trainer.evaluation.ranks import Collector, Facts
-from trainer.evaluation.run import open_inputs, open_run, single_world
+from trainer.evaluation.fusion import Fusion
+from trainer.evaluation.ranks import Collector
 from trainer.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -28,7 +23,7 @@ Metrics = dict[str, Any]
 
 
 def evaluate(
-    model: MealRec | DeepSpeedEngine,
+    model: MealRec | DeepSpeedEngine | Fusion,
     batches: Iterable[Batch],
     inputs: Inputs,
     settings: EvalConfig,
@@ -121,62 +116,3 @@ def finish(sums: dict[str, torch.Tensor]) -> Metrics:
     """Reduce the sums over ranks, once, and divide."""
     total = distributed.all_reduce_sum(torch.stack(list(sums.values())))
     return metrics.finish(dict(zip(sums, total.cpu(), strict=True)))
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run `python -m trainer evaluate RUN`: plain PyTorch in one process. Prints JSON and writes the ranks.
-
-    Raises:
-        UserError, DataError: a mistake in the arguments, the run or the data.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer evaluate",
-        description="Rank all videos for every user of a split with a run's best weights.",
-    )
-    parser.add_argument("run", metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="DIR", help="data set (default: the run's own)")
-    parser.add_argument("--split", choices=("valid", "test"), default="test", help="default: test")
-    parser.add_argument(
-        "--no-mask-history", action="store_true", help="leave videos that the user has seen in the ranking"
-    )
-    parser.add_argument(
-        "--sampler_steps", type=int, metavar="N", help="steps of the reverse chains; 0: the full chain"
-    )
-    parser.add_argument(
-        "--ranks",
-        metavar="FILE",
-        help="write the rank of each user's target there, as Parquet (default: into RUN, where this is the"
-        " evaluation that a run ends with)",
-    )
-    arguments = parser.parse_args(list(argv))
-    config, best = open_run(arguments.run, arguments.data)
-    settings = config.eval
-    own = (arguments.split, best.facts.fingerprint, settings.mask_history, settings.test_sampler_steps)
-    if arguments.no_mask_history:
-        settings.mask_history = False
-    default_steps = settings.test_sampler_steps if arguments.split == "test" else settings.valid_sampler_steps
-    steps = default_steps if arguments.sampler_steps is None else arguments.sampler_steps
-
-    inputs = open_inputs(config, best, single_world())
-    stream = inputs.eval_stream(arguments.split, settings)
-    if not stream.users:
-        raise UserError(f"{inputs.index.path}: no users to evaluate in the {arguments.split} split")
-    step, fingerprint = best.facts.progress["step"], inputs.index.fingerprint
-    collector = Collector(inputs.index, inputs.world.device, is_main=True)
-    result = evaluate(best.model(inputs), stream, inputs, settings, steps, collector)
-    about = {"split": arguments.split, "step": step, "fingerprint": fingerprint}
-    print(json.dumps({**result, **about}, indent=2), flush=True)
-    facts = Facts(fingerprint, arguments.split, step, settings.mask_history, steps)
-    if arguments.ranks:
-        collector.write(arguments.ranks, facts)
-    elif (facts.split, facts.fingerprint, facts.mask_history, facts.sampler_steps) == own:
-        keep(collector, facts, run_directory.ranks(arguments.run, facts.split))
-    return DONE
-
-
-def keep(collector: Collector, facts: Facts, path: Path) -> None:
-    """Write a run's own file of ranks; a run that others have trained may be read alone."""
-    try:
-        collector.write(path, facts)
-    except UserError as error:
-        print(f"warning: {error}", file=sys.stderr)

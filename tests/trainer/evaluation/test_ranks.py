@@ -14,7 +14,7 @@ import pytest
 from mealrec import metrics
 from tests.trainer import runs
 from trainer.errors import UserError
-from trainer.evaluation import evaluate, ranks
+from trainer.evaluation import command, evaluate, ranks
 
 
 @pytest.fixture(autouse=True)
@@ -94,22 +94,22 @@ def test_evaluate_replaces_a_runs_own_file_and_writes_others_where_told(
     own = run / "ranks-test.parquet"
     before = pq.read_table(own)
     own.write_bytes(b"damaged")
-    assert evaluate.main([str(run)]) == 0
+    assert command.main([str(run)]) == 0
     assert pq.read_table(own).equals(before, check_metadata=True)
     # With other steps it is not what the run ended with.
     stamp = own.stat().st_mtime_ns
-    assert evaluate.main([str(run), "--sampler_steps", "1", "--no-mask-history"]) == 0
+    assert command.main([str(run), "--sampler_steps", "1", "--no-mask-history"]) == 0
     assert own.stat().st_mtime_ns == stamp
     capsys.readouterr()
     other = tmp_path / "other.parquet"
     arguments = [str(run), "--sampler_steps", "1", "--no-mask-history", "--ranks", str(other)]
-    assert evaluate.main(arguments) == 0 and own.stat().st_mtime_ns == stamp
+    assert command.main(arguments) == 0 and own.stat().st_mtime_ns == stamp
     printed, kept = json.loads(capsys.readouterr().out), ranks.read(other)
     assert (kept.facts.sampler_steps, kept.facts.mask_history) == (1, False)
     found = {name: gain.mean() for name, gain in kept.gains().items()}
     assert found == pytest.approx({name: printed[name] for name in metrics.NAMES}, abs=1e-12)
     with pytest.raises(UserError, match="cannot be written: No such file"):
-        evaluate.main([str(run), "--ranks", str(tmp_path / "missing" / "file")])
+        command.main([str(run), "--ranks", str(tmp_path / "missing" / "file")])
 
 
 def test_a_run_that_cannot_be_written_is_evaluated(one_rank: dict[str, Path], tmp_path: Path, capsys) -> None:
@@ -118,7 +118,7 @@ def test_a_run_that_cannot_be_written_is_evaluated(one_rank: dict[str, Path], tm
     own = run / "ranks-test.parquet"
     own.unlink()
     own.mkdir()  # as root, a test can write everywhere but here
-    assert evaluate.main([str(run)]) == 0
+    assert command.main([str(run)]) == 0
     out, err = capsys.readouterr()
     assert "ndcg@10" in out and f"warning: {own} cannot be written: Is a directory" in err
 
