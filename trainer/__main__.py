@@ -29,7 +29,7 @@ from trainer.errors import (
 )
 
 COMMANDS = {
-    "evaluate": "trainer.evaluation.evaluate",
+    "evaluate": "trainer.evaluation.command",
     "export": "trainer.serving.export",
     "recommend": "trainer.serving.recommend",
     "submit": "trainer.launch.submit.command",
