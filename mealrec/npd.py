@@ -66,8 +66,8 @@ class PreferenceDenoiser(nn.Module):
         y_RH = self.preference(unit_R1 * x_RD) + self.query(q_RD) + self.level(told_R1)
         if self.step is not None:
             y_RH = y_RH + self.step(step_embedding(n_R, x_RD.shape[1], x_RD.dtype))
-        correction_RD = self.out(F.silu(self.middle(F.silu(y_RH))))
-        return skip_R1 * x_RD + out_R1 * correction_RD
+        correction_RD: torch.Tensor = self.out(F.silu(self.middle(F.silu(y_RH))))
+        return torch.addcmul(skip_R1 * x_RD, out_R1, correction_RD)
 
 
 class NPD(nn.Module):
