@@ -163,7 +163,7 @@ class MealRecConfig:
         "content in the videos' embeddings too: half of it for a video with this many training interactions,"
         " more for rarer ones; 0 = none",
     )
-    content_dropout: float = _option(0.2, "dropout on the content in the videos' embeddings")
+    content_dropout: float = _option(0.3, "dropout on the content in the videos' embeddings")
     shuffle_frames: bool = _option(False, "for comparisons: the frames of each video in a drawn order")
     feature_noise: float = _option(
         0.0,

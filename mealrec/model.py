@@ -32,6 +32,7 @@ from mealrec.video import VideoEncoder, frame_mask, mean_over_frames
 from mealrec.views import in_drawn_order, with_feature_noise
 
 Losses = dict[str, torch.Tensor]
+VIDEO_GAIN = 0.1  # of content beside the IDs, at the start
 
 
 class Encoded(NamedTuple):
@@ -108,6 +109,9 @@ class MealRec(nn.Module):
         if config.has_video:
             self.video = VideoEncoder(config.width, config.dim)
             self.no_video = nn.Parameter(torch.zeros(config.dim))
+            # Content is layer-normed, so only this can make it small beside the IDs, which know frequent
+            # videos better [ours].
+            self.video_gain = nn.Parameter(torch.full((config.dim,), VIDEO_GAIN))
         if config.has_tcd:
             self.tcd = TCD(config.dim, config.frames, config.tcd)
         if config.npd.enabled:
@@ -346,7 +350,7 @@ class MealRec(nn.Module):
             F_UMD = self.video(batch["features"], mask_UM)
             histories = Histories(F_UMD, mask_UM, batch["feature_row"], e_BLD, real_BL, index_N)
             query_BLD, loss_tcd = self.video_embedding(histories, noise.at_positions(index_N), sampler_steps)
-            z_BLD = z_BLD + query_BLD
+            z_BLD = torch.addcmul(z_BLD, self.video_gain, query_BLD)
         dropout = Dropout(noise, config.backbone.dropout if self.training else 0.0)
         h_BLD = F.layer_norm(self.backbone(z_BLD, dropout), (config.dim,))
         # The query is a causal mean of contents, never h itself, which would give the denoiser its answer.

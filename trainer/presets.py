@@ -33,9 +33,9 @@ def microlens() -> RunConfig:
     config = RunConfig(preset="microlens")
     config.data.max_length, config.data.window_stride = 13, 13
     config.train.batch_size, config.train.warmup_steps = 256, 100
-    config.train.max_epochs, config.train.patience = 26, 3
-    # The full softmax over some ten thousand videos takes most of a step on a CPU.
-    config.model.objective.softmax, config.model.objective.negative_power = "sampled", 0.0
+    config.train.lr, config.train.table_lr, config.train.decay = 2e-3, 4e-3, "linear"
+    config.train.max_epochs, config.train.patience, config.train.ema = 16, 0, 0.999
+    config.model.item_bias, config.model.content_half, config.model.backbone.dropout = True, 20.0, 0.3
     return config
 
 
