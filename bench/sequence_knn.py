@@ -202,8 +202,9 @@ def main() -> None:
             "split": split,
             "users": len(counts[0]),
         }
+        bootstrap = Bootstrap({name: of_user[name] for name in SHOWN})
         for name in SHOWN:
-            estimate = Bootstrap({0: of_user[name]}).mean([0])
+            estimate = bootstrap.mean([name])
             row |= {name: estimate.value, f"{name} low": estimate.low, f"{name} high": estimate.high}
         report.add(**row)
         return float(of_user["ndcg@10"].mean())
