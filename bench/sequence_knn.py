@@ -38,8 +38,9 @@ DECAYS: dict[str, Decay] = {
     "equal": lambda distance: np.ones(len(distance)),
     "linear": lambda distance: np.maximum(1.1 - 0.1 * distance, 0.0),
     "inverse": lambda distance: 1.0 / distance,
+    "quadratic": lambda distance: 1.0 / distance**2,
 }
-NEIGHBOURS = (50, 200, 1000)
+NEIGHBOURS = (50, 100, 200, 500, 1000)
 RARITY = (False, True)
 BATCH = 256  # users scored at once
 GRAIN = 2.0**-20  # similarities are multiples of it: their sums are exact in any order, and ties are ties
@@ -201,8 +202,9 @@ def main() -> None:
             "split": split,
             "users": len(counts[0]),
         }
+        bootstrap = Bootstrap({name: of_user[name] for name in SHOWN})
         for name in SHOWN:
-            estimate = Bootstrap({0: of_user[name]}).mean([0])
+            estimate = bootstrap.mean([name])
             row |= {name: estimate.value, f"{name} low": estimate.low, f"{name} high": estimate.high}
         report.add(**row)
         return float(of_user["ndcg@10"].mean())

@@ -68,7 +68,7 @@ class Evidence:
         return sum(len(seeds) - len(self.seeds(cell)) for cell, seeds in self.wanted.items())
 
 
-def read_ranks(folder: Path, runs: list[Path], noise: float) -> Ranks:
+def read_ranks(folder: Path, runs: list[Path], noise: float, data: Path) -> Ranks:
     """Return the test ranks of a run, or of several together, with noise on the features or without.
 
     Evaluates where they are not there yet.
@@ -77,6 +77,7 @@ def read_ranks(folder: Path, runs: list[Path], noise: float) -> Ranks:
         folder: of ranks that are not a run's own.
         runs: run directories.
         noise: in standard deviations.
+        data: the data set of the runs, wherever it is now.
 
     Raises:
         UserError: a run cannot be read.
@@ -90,7 +91,7 @@ def read_ranks(folder: Path, runs: list[Path], noise: float) -> Ranks:
         print(f"evaluating {name}", file=sys.stderr)
         path.parent.mkdir(parents=True, exist_ok=True)
         first, *others = map(str, runs)
-        request = Request(first, tuple(others), noise=noise or None, ranks=str(path))
+        request = Request(first, tuple(others), data=str(data), noise=noise or None, ranks=str(path))
         evaluate_run(request)
     return ranks.read(path)
 

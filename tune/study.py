@@ -144,7 +144,8 @@ def collect(study: Study, data: Path, wanted: dict[Cell, list[int]]) -> Evidence
             continue
         runs = [ledger.run(point) for point in of_cell]
         try:
-            evidence.add_ranks(cell, seed, read_ranks(ledger.out / RANKS, runs, cell.noise))
+            ranks = read_ranks(ledger.out / RANKS, runs, cell.noise, data.absolute())
+            evidence.add_ranks(cell, seed, ranks)
         except UserError as error:
             print(f"{cell.row} {cell.column}, seed {seed}: {error}", file=sys.stderr)
             continue
