@@ -64,7 +64,7 @@ def content(index: Index) -> dict[str, object]:
 
 
 def random_rows(seed: int, rows: int = 500) -> list[Row]:
-    """(user, item, time) by time, with repeats and ties of time, skewed users and items, later more of both."""
+    """(user, item, time) by time, with repeats, ties and skewed ids, of which there are more later."""
     rng, log = random.Random(seed), []
     for time in sorted(rng.randrange(1, 61) for _ in range(rows)):
         users, items = 40 + time // 2, 15 + time * 5 // 12
