@@ -22,7 +22,6 @@ It writes bench/results/increments-NAME.csv, one row per day and way, when all d
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import resource
@@ -37,6 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.data import data_set
+from bench.report import RESULTS, Report
 from shards import Block, Index, read_feature_shard, read_sequence_shard
 from trainer import files
 
@@ -67,12 +67,10 @@ def main() -> None:
         write_days(index, folder, settings.days)
     days = Days(folder, [f"--preset={settings.preset}", "--num_gpus", "1", *options], settings.epochs)
     rows = [row for day in range(settings.days + 1) for row in days.measure(day)]
-    path = Path("bench/results") / f"increments-{index.name}.csv"
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    print(table(rows), f"\nwritten: {path}")
+    report = Report(RESULTS / f"increments-{index.name}.csv")
+    for row in rows:
+        report.add(**row)
+    report.close(table(rows))
 
 
 def write_days(index: Index, folder: Path, days: int) -> None:
