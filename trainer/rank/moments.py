@@ -69,23 +69,22 @@ def read(checkpoint: Path, facts: CheckpointFacts, shapes: Mapping[str, torch.Si
     found = [path for path in found if path.is_file()]
     if not found:
         return None
+    found += [checkpoint / "zero_pp_rank_0_mp_rank_00_model_states.pt"] if stage == 3 else []
     facts.check(checkpoint, [path.name for path in found])
-    with tensors_only(checkpoint):
-        states = [torch.load(path, map_location="cpu", mmap=True) for path in found]
-        try:
-            if stage == 0:
-                step, pieces = _plain(states[0], shapes)
-            elif stage < 3:
-                step, pieces = _fragments(states)
-            else:
-                step, pieces = _partitions(states, checkpoint)
-        except _OTHER_FORM:
-            return None
-    for name, shape in shapes.items():
-        for key in KEYS:
-            if sum(piece.numel() for piece in pieces[name][key]) != shape.numel():
-                return None
-    return Moments(step, pieces)
+    try:
+        with tensors_only(checkpoint):
+            saved = [torch.load(path, map_location="cpu", mmap=True) for path in found]
+        if stage == 0:
+            step, pieces = _plain(saved[0], shapes)
+        elif stage < 3:
+            step, pieces = _fragments(saved)
+        else:
+            step, pieces = _partitions(saved[:-1], saved[-1]["param_shapes"])
+        sizes = {name: [sum(map(torch.numel, pieces[name][key])) for key in KEYS] for name in shapes}
+    except _OTHER_FORM:
+        return None
+    fits = all(sizes[name] == [shape.numel()] * len(KEYS) for name, shape in shapes.items())
+    return Moments(step, pieces) if fits else None
 
 
 def put(engine: DeepSpeedEngine, step: int, moments: Callable[[str, str, torch.Size], torch.Tensor]) -> bool:
@@ -95,7 +94,7 @@ def put(engine: DeepSpeedEngine, step: int, moments: Callable[[str, str, torch.S
         moments: float32 of a shape, by the names of a parameter and of one of `KEYS`.
     """
     stage = ds_config.zero_stage(engine.config)
-    base = engine.optimizer if isinstance(engine.optimizer, torch.optim.Adam) else engine.optimizer.optimizer
+    base = getattr(engine.optimizer, "optimizer", engine.optimizer)
     on_host = type(base).__name__ == "DeepSpeedCPUAdam"
     if not (on_host or isinstance(base, torch.optim.Adam)):
         return False
@@ -178,15 +177,12 @@ def _fragments(saved: list[dict[str, Any]]) -> tuple[int, Pieces]:
     return int(states[0]["step"]), pieces
 
 
-def _partitions(saved: list[dict[str, Any]], checkpoint: Path) -> tuple[int, Pieces]:
+def _partitions(saved: list[dict[str, Any]], groups: list[dict[str, torch.Size]]) -> tuple[int, Pieces]:
     """Of stage 3: each rank has a part of every parameter, all of one size, the last ones padded."""
-    model = torch.load(
-        checkpoint / "zero_pp_rank_0_mp_rank_00_model_states.pt", map_location="cpu", mmap=True
-    )
     pieces: Pieces = {}
     for rank, file in enumerate(saved):
         states = file["optimizer_state_dict"]["optimizer_state_dict"]["state"]
-        for group, shapes in enumerate(model["param_shapes"]):
+        for group, shapes in enumerate(groups):
             at = 0
             for name, shape in shapes.items():
                 size = -(-shape.numel() // len(saved))

@@ -104,7 +104,7 @@ def before(two_ranks: dict[int, Path], workplace: Path) -> dict[int, dict[str, t
             for at, name in enumerate([*matrices, *others, "item"]):
                 found[0] |= {f"{name}/{key}": saved["optimizer"]["state"][at][key] for key in KEYS}
             continue
-        for folder in (to_universal(checkpoint) / "zero").iterdir():
+        for folder in (path for path in (to_universal(checkpoint) / "zero").iterdir() if path.is_dir()):
             for key in KEYS:
                 merged = torch.load(folder / f"{key}.pt", weights_only=False)
                 found[stage][f"{folder.name}/{key}"] = merged["param"] if isinstance(merged, dict) else merged
