@@ -74,9 +74,8 @@ def started(
     """(old stage, new stage) -> what one or two ranks hold after a start from runs of two ranks."""
     folder = workplace / f"started-{request.param}"
     folder.mkdir()
-    out = {(old, new): folder / f"{old}-{new}.safetensors" for old in (0, 1, 2, 3) for new in (0, 1, 2, 3)}
-    if request.param == 1:  # every old stage once, every new stage once
-        out = {stages: path for stages, path in out.items() if sum(stages) == 3}
+    pairs = {1: [(0, 2), (1, 3), (2, 0), (3, 1)], 2: [(0, 3), (1, 0), (2, 1), (3, 2)]}[request.param]
+    out = {(old, new): folder / f"{old}-{new}.safetensors" for old, new in pairs}
     cases = [[str(two_ranks[old]), new, str(path)] for (old, new), path in out.items()]
     script = str(Path(__file__).with_name("moments_after_start.py"))
     ranks = runs.start(request.param, [script, json.dumps({"data": str(newer), "cases": cases})], cache)
