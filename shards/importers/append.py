@@ -121,7 +121,7 @@ class _Append:
         self.max_length = longest if isinstance(longest, int) else 0
         if self.max_length > 0:
             self.drops["events_beyond_max_length"] = 0
-        self.changed_users = self.late_events = self.written = self.kept = 0
+        self.changed_users = self.late_events = self.kept = 0
 
     def run(self) -> Appended:
         old, store = self.old, self.store
