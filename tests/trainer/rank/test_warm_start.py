@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from mealrec import MealRec
 from shards import DataSetWriter, FeatureTable, Index, file_sha256, read_feature_shard
 from tests.trainer import runs
+from tests.trainer.attack import Attack
 from trainer import checkpoint_files
 from trainer.errors import UserError
 from trainer.evaluation import weights
+from trainer.rank import moments
 from trainer.rank.similar_videos import nearest
 from trainer.rank.universal import to_universal
 from trainer.rank.warm_start import WarmStart
@@ -194,6 +196,38 @@ def test_training_goes_on(two_ranks: dict[int, Path], newer: Path, cache: Path, 
     assert err.count("holds no state of Adam, only weights") == 1
     for run in made:
         assert runs.results(run)["best_step"] > 0
+
+
+def read_moments(run: Path, **changes: object) -> moments.Moments | None:
+    """What `moments.read` finds in the best checkpoint of a run, whose facts have changes."""
+    old, checkpoint = weights.load(run), weights.find(run, "best")
+    shapes = {name: weight.shape for name, weight in old.state.items()}
+    return moments.read(checkpoint, replace(old.facts, **changes), shapes)
+
+
+def test_files_of_the_optimiser_are_not_trusted(two_ranks: dict[int, Path], tmp_path: Path) -> None:
+    """Damage is one line, another optimiser's state is none, and no code of a file runs."""
+    run, proof = tmp_path / "run", tmp_path / "proof"
+    shutil.copytree(two_ranks[1], run)
+    first, second = sorted(weights.find(run, "best").glob("*_optim_states.pt"))
+    saved = torch.load(first, weights_only=False)
+    second.rename(tmp_path / "second")
+    with pytest.raises(checkpoint_files.Damaged, match="files of 1 ranks of 2"):
+        read_moments(run)
+    (tmp_path / "second").rename(second)
+    second.write_bytes(second.read_bytes()[:-9])
+    with pytest.raises(checkpoint_files.Damaged, match="has another content than was written"):
+        read_moments(run)
+    assert read_moments(run, files=None) is None, "cut off, in a checkpoint without checksums"
+    for group in saved["optimizer_state_dict"]["base_optimizer_state"]["state"].values():
+        group["momentum"] = group.pop("exp_avg")
+    torch.save(saved, first)
+    torch.save(saved, second)
+    assert read_moments(run, files=None) is None, "not Adam's"
+    torch.save({"optimizer_state_dict": Attack(proof)}, first)
+    with pytest.raises(UserError, match="which is no tensor"):
+        read_moments(run, files=None)
+    assert not proof.exists()
 
 
 def start(model: MealRec, run: Path, ids: weights.Ids) -> WarmStart:
