@@ -1,4 +1,4 @@
-"""The command line of `shards`: import, frames, attach, synth, check, info."""
+"""The command line of `shards`: import, append, frames, attach, synth, check, info."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.format.check import check_data_set
 from shards.format.index import Index
 from shards.format.info import describe
 from shards.frames import command as frames
-from shards.importers import IMPORTERS
+from shards.importers import IMPORTERS, append, table
 from shards.importers.attach import attach
 from shards.importers.pipeline import Options, import_log
 from shards.synthetic import data_set, generator
@@ -23,6 +23,7 @@ Data sets of MealRec: directories of tar shards that any WebDataset reader opens
 
   python -m shards synth  --out data/default            a synthetic world with a known ceiling
   python -m shards import microlens MicroLens-50k_pairs.tsv --features title_tokens.npz --out data/ml50k
+  python -m shards append data/ml50k today.csv --out data/today    a data set plus new events
   python -m shards frames videos/ --out features        frame features from videos, for --features
   python -m shards attach data/ml50k --features features --out data/frames
   python -m shards check  data/ml50k                    open every record, name every fault
@@ -44,6 +45,17 @@ IMPORT_EPILOG = """\
 Order of work: malformed rows stop the import, naming file and line; events that are not positive go; times
 are sorted stably and exact duplicates (same user, video, time) go; then k-core, --min-length, --max-length.
 Every drop is reported in numbers and kept in index.json. The same input gives the same bytes.
+"""
+APPEND_DESCRIPTION = """\
+Write a data set once more, with new events: what an import of everything would give, but users and videos
+keep their rows, and shards without changes are not written again (they are linked, or else copied).
+
+  python -m shards append data/monday tuesday.csv --columns user=u,item=v,time=t --out data/tuesday
+  ./launch.sh --data data/tuesday --init_from runs/monday
+
+Events that are there already are left out; late ones are sorted in by their times. The split, leave-one-out
+or none, is drawn again for users with new events, and the --max-length of the import holds for them; its
+--k-core and --min-length do not, as the events that they left out are gone.
 """
 LIMITS: dict[str, Any] = {"split": "leave-one-out", "k_core": 0, "min_length": 1, "max_length": 0}
 # MicroLens's published protocol: users with 5 views or more, their newest 13 (10 inputs and 3 to hold out).
@@ -91,6 +103,24 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(one)
         _add_import_arguments(one)
         one.set_defaults(run=run_import)
+
+    command = commands.add_parser(
+        "append",
+        help="add new events to a data set",
+        description=APPEND_DESCRIPTION,
+        formatter_class=raw,
+    )
+    command.add_argument("data", metavar="SET", help="the data set, a folder or an address")
+    command.add_argument(
+        "source", nargs="+", metavar="LOG", help="the new events, Parquet or CSV as for import table"
+    )
+    table.add_arguments(command)
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="NEW", help="the data set to make; must not exist"
+    )
+    _add_feature_arguments(command, required=False)
+    _add_memory_arguments(command)
+    command.set_defaults(run=run_append)
 
     command = commands.add_parser(
         "frames",
@@ -162,6 +192,11 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-length", type=_count, metavar="N", help="each user's newest N events only")
     add("--preset", choices=PRESETS, help="microlens = --min-length 5 --max-length 13 --split leave-one-out")
     _add_feature_arguments(parser, required=False)
+    _add_memory_arguments(parser)
+
+
+def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--memory",
         default="2GB",
@@ -211,6 +246,23 @@ def run_import(arguments: argparse.Namespace) -> int:
     rest = {name: getattr(arguments, name) for name in names}
     index = import_log(IMPORTERS[arguments.format].source(arguments), Options(**rest, **limits))
     _print_summary(index)
+    return 0
+
+
+def run_append(arguments: argparse.Namespace) -> int:
+    """`append`: write a data set once more, with new events."""
+    names = ("out", "features", "feature_ids", "feature_frames", "memory", "spill")
+    options = append.Options(**{name: getattr(arguments, name) for name in names})
+    appended = append.append(arguments.data, table.source(arguments), options)
+    _print_summary(appended.index)
+    print(
+        f"  new: {appended.new_users:,} users, {appended.new_videos:,} videos, and events of "
+        f"{appended.changed_users:,} known users; {appended.written:,} shards written, {appended.kept:,} kept"
+    )
+    if appended.late_events:
+        print(
+            f"  {appended.late_events:,} events are older than their user's newest: sorted in by their times"
+        )
     return 0
 
 

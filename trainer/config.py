@@ -151,7 +151,8 @@ class RunConfig:
         0, "times that the run is continued by itself when a rank, a GPU or a host is lost", saved=False
     )
     init_from: str | None = option(
-        None, "run directory whose best weights are the start; videos matched by original id"
+        None,
+        "run directory whose best weights and optimiser state are the start; videos matched by original id",
     )
     deepspeed_config: str | None = option(
         None, "a DeepSpeed JSON file of your own, in place of the derived one"

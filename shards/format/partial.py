@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from shards.errors import DataError
+
 
 class PartialPath:
     """A file or folder that is written beside its target and moved there when it is complete.
@@ -45,6 +47,23 @@ class PartialPath:
         """Remove what any process has written of this target. Call it under a lock, when no other writes."""
         for path in self.target.parent.glob(f"{self.target.name}.partial-*"):
             _remove(path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The file `source` under a second name, without room of its own; a copy where that cannot be.
+
+    It cannot be on another file system, on one without links, and for files of other users.
+
+    Raises:
+        DataError: it cannot be copied either.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from shards.format.index import FeatureShard, SequenceShard
+from shards.format.partial import link_or_copy
 from shards.format.records import BLOCK_FIELDS, Block
-from shards.format.tars import Tar
+from shards.format.tars import Tar, new_tar
 from shards.format.totals import LengthHistogram
 
 
@@ -35,6 +36,13 @@ class SequenceShardWriter:
         self._pending_users += len(block.user)
         if self._pending_users >= self._block_users:
             self._flush(last=False)
+
+    def keep(self, file: Path, shard: SequenceShard) -> None:
+        """The next users are those of a tar that is there already: it becomes the next tar as it is."""
+        self.finish()
+        target = new_tar(self._root, "sequences", len(self.shards))
+        link_or_copy(file, target)
+        self.shards.append(replace(shard, file=target.relative_to(self._root).as_posix()))
 
     def finish(self) -> None:
         """Write the users that are still pending and close the last tar."""
@@ -102,6 +110,13 @@ class FeatureShardWriter:
             self._first_item, self._videos = item, 0
         self._tar.write({"__key__": video_key(item), "frames.npy": frames, "count.cls": count})
         self._videos += 1
+
+    def keep(self, file: Path, shard: FeatureShard) -> None:
+        """The next videos are those of a tar that is there already: it becomes the next tar as it is."""
+        self.close()
+        target = new_tar(self._root, "features", len(self.shards))
+        link_or_copy(file, target)
+        self.shards.append(replace(shard, file=target.relative_to(self._root).as_posix()))
 
     def close(self) -> None:
         """Close the open tar, if there is one."""

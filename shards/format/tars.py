@@ -21,7 +21,8 @@ class HashingFile:
 
     def __init__(self, path: Path):
         self.path, self.size, self._sha256 = path, 0, hashlib.sha256()
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        # "x": what is there may be a link to a file of another data set, which must not change.
+        self._file = open(path, "xb")  # noqa: SIM115 (closed by close)
 
     def write(self, data: bytes | memoryview) -> int:
         """Append `data` and return its length."""
@@ -61,14 +62,19 @@ class HashingFile:
         self.close()
 
 
+def new_tar(root: Path, family: str, number: int) -> Path:
+    """The path of tar `number` of one family of records below `root`, whose folder is there."""
+    (root / family).mkdir(exist_ok=True)
+    return root / family / f"{family}-{number:06d}.tar"
+
+
 class Tar:
     """A numbered tar of one family of records, being written: `FAMILY/FAMILY-000000.tar` below `root`."""
 
     def __init__(self, root: Path, family: str, number: int):
         self.payload = 0  # bytes of the records' fields
         self._root = root
-        (root / family).mkdir(exist_ok=True)
-        self._file = HashingFile(root / family / f"{family}-{number:06d}.tar")
+        self._file = HashingFile(new_tar(root, family, number))
         self._writer = TarWriter(self._file, user="", group="", mtime=0)
 
     def write(self, sample: dict[str, Any]) -> None:

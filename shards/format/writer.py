@@ -8,7 +8,7 @@ gives the same bytes: tars carry no times and no owners.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from shards.errors import DataError
 from shards.format.columns import Ids
 from shards.format.files import FileEntry
 from shards.format.fingerprint import Fingerprint
-from shards.format.index import INDEX_FILE, SCHEMA_VERSION, Features, Index
+from shards.format.index import INDEX_FILE, SCHEMA_VERSION, Features, FeatureShard, Index, SequenceShard
 from shards.format.partial import PartialPath
 from shards.format.records import BLOCK_FIELDS, Block, block_faults, video_faults
 from shards.format.shard_writers import FeatureShardWriter, SequenceShardWriter, video_key
@@ -39,7 +39,7 @@ class DataSetWriter:
     """Writes users and videos in order, then `commit`; leaving the context without it removes everything.
 
     path       the directory to make; refused where it exists
-    item_ids   [I] original ids, ascending: element j is item j+1
+    item_ids   [I] original ids, each once: element j is item j+1
     user_type  "int64" or "string"
     split      {"kind": leave-one-out | time | given | none, ...}
     features   shape and dtype of the frames, None without features (its videos_with_features is counted here)
@@ -100,13 +100,27 @@ class DataSetWriter:
         user = np.arange(first, first + len(ids))
         columns = {"user": user, "length": length, "item": item, "time": time, "boundary": boundary}
         block = Block(**{name: np.asarray(columns[name]).astype(kind) for name, kind in BLOCK_FIELDS.items()})
+        self._count_users(ids, block)
+        self._sequences.add(block)
+
+    def keep_users(self, ids: Ids, block: Block, file: Path, shard: SequenceShard) -> None:
+        """The next users, whose tar is there already: `file`, in which `shard` says that `block` is.
+
+        Raises:
+            DataError: a field is not as `records.block_faults` requires.
+        """
+        self._count_users(ids, block)
+        self._sequences.keep(file, shard)
+
+    def _count_users(self, ids: Ids, block: Block) -> None:
+        """Judge the next users, and add them to everything but the shards."""
+        first = self.totals.users
         for fault in block_faults(block, f"users {first}..{first + len(ids) - 1}", first, self.videos):
             raise DataError(f"{self.path}: {fault}")
         self.fingerprint.ids("user_ids", ids)
         self.fingerprint.block(block)
         self._users_file.write_table(pa.table({"id": pa.array(ids, self._user_schema.field(0).type)}))
         self.totals.add(block)
-        self._sequences.add(block)
 
     def add_video(self, item: int, frames: np.ndarray, count: int) -> None:
         """Features of item row `item` (ascending): `frames` [M, V], zero past `count` real frames.
@@ -114,6 +128,23 @@ class DataSetWriter:
         Raises:
             DataError: they are not as `records.video_faults` requires.
         """
+        self._count_video(item, frames, count)
+        self._features.add(item, frames, int(count))
+
+    def keep_videos(
+        self, videos: Iterable[tuple[int, np.ndarray, int]], file: Path, shard: FeatureShard
+    ) -> None:
+        """The next videos, whose tar is there already: `file`, in which `shard` says that `videos` are.
+
+        Raises:
+            DataError: one is not as `records.video_faults` requires.
+        """
+        for item, frames, count in videos:
+            self._count_video(item, frames, count)
+        self._features.keep(file, shard)
+
+    def _count_video(self, item: int, frames: np.ndarray, count: int) -> None:
+        """Judge the next video, and add it to everything but the shards."""
         features, record = self.features, video_key(item)
         if features is None:
             raise DataError(f"{self.path}: record {record}: the writer was opened without features")
@@ -127,7 +158,6 @@ class DataSetWriter:
             raise DataError(f"{self.path}: {fault}")
         self._last_item = item
         self._videos_with_features += 1
-        self._features.add(item, frames, int(count))
         self.fingerprint.video(item, int(count), frames)
 
     def add_json(self, field: str, content: Any) -> None:

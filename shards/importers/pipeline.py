@@ -19,20 +19,14 @@ and 100 per distinct item, and the text of string ids. So the bound is `memory` 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
-import pyarrow as pa
-from tqdm import tqdm
 
 from shards.errors import DataError
-from shards.format.columns import Ids
 from shards.format.index import Index
 from shards.format.splits import MIN_EVALUATED
 from shards.format.writer import DataSetWriter, refuse_existing
@@ -40,7 +34,7 @@ from shards.importers.features import open_features
 from shards.importers.fields import PARTS
 from shards.importers.source import Source
 from shards.importers.splits import Split, parse_split, time_split
-from shards.importers.store import Store
+from shards.importers.store import Store, plain, sorted_log
 
 
 @dataclass(frozen=True)
@@ -68,21 +62,8 @@ def import_log(source: Source, options: Options) -> Index:
     """
     refuse_existing(options.out)
     parse_split(options.split)
-    spill = options.spill or options.out.absolute().parent
-    try:
-        spill.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{options.out.name}.import-", dir=spill)
-    except OSError as error:
-        raise DataError(f"{spill}: cannot be written: {error.strerror}") from None
-    with scratch as folder, tqdm(disable=None, unit=" events", unit_scale=True) as bar:
-        try:
-            with closing(Store(source, options.memory, Path(folder), bar)) as store:
-                store.load()
-                return _Import(store, options, Path(folder)).run()
-        except duckdb.OutOfMemoryException:
-            raise DataError(f"--memory: {options.memory} is not enough for this log; give more") from None
-        except duckdb.Error as error:
-            raise DataError(f"{folder}: {str(error).splitlines()[0]}") from None
+    with sorted_log(source, memory=options.memory, out=options.out, spill=options.spill) as store:
+        return _Import(store, options).run()
 
 
 @dataclass(frozen=True)
@@ -104,8 +85,8 @@ class _Sequences:
 class _Import:
     """One import, from the sorted log to the data set."""
 
-    def __init__(self, store: Store, options: Options, folder: Path):
-        self.store, self.options, self.folder = store, options, folder
+    def __init__(self, store: Store, options: Options):
+        self.store, self.options = store, options
         self.source, self.drops = store.source, store.drops
 
     def run(self) -> Index:
@@ -217,7 +198,7 @@ class _Import:
     def write(self, users: np.ndarray, items: np.ndarray, used: np.ndarray, split: Split) -> Index:
         """The data set of what remains; `used` are the items that occur in it."""
         options = self.options
-        item_ids = _plain(self.store.ids("item").filter(used))
+        item_ids = plain(self.store.ids("item").filter(used))
         user_ids = self.store.ids("user")  # stay in Arrow: text takes less memory there
         row = np.cumsum(used)  # item row, from 1
         features = None
@@ -227,7 +208,7 @@ class _Import:
                 item_ids,
                 ids=options.feature_ids,
                 frames=options.feature_frames,
-                scratch=self.folder,
+                scratch=self.store.folder,
             )
         with DataSetWriter(
             options.out,
@@ -239,7 +220,7 @@ class _Import:
         ) as writer:
             for sequences in self.sequences(users, items, split):
                 writer.add_users(
-                    _plain(user_ids.take(sequences.user)),
+                    plain(user_ids.take(sequences.user)),
                     sequences.length,
                     row[sequences.item],
                     sequences.time,
@@ -268,12 +249,6 @@ class _Import:
             "options": {**self.source.options, "split": options.split, **limits},
             "drops": self.drops,
         }
-
-
-def _plain(ids: pa.Array) -> Ids:
-    """Ids as the writer takes them."""
-    plain: Ids = ids.to_numpy() if ids.type == pa.int64() else ids.to_pylist()
-    return plain
 
 
 def _runs(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ Everything here keeps to DuckDB's memory limit; what does not fit goes to the sc
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from shards.errors import DataError
+from shards.format.columns import Ids
 from shards.importers.fields import literal
 from shards.importers.source import ROLES, Source
 
@@ -128,8 +131,9 @@ class Store:
         self.bar.set_description(f"numbering {role}s")
         kind = self.source.id_types.get(role)
         if kind is None:  # text: integers where all of them are, written plainly
-            plain = f"regexp_full_match({role}, '0|-?[1-9][0-9]*') AND TRY_CAST({role} AS BIGINT) IS NOT NULL"
-            every = self.query(f"SELECT bool_and({plain}) FROM (SELECT DISTINCT {role} FROM raw)")[0]
+            every = self.query(f"SELECT bool_and({is_integer(role)}) FROM (SELECT DISTINCT {role} FROM raw)")[
+                0
+            ]
             kind = "int64" if every else "string"
         self.types[role] = kind
         cast = f"CAST({role} AS BIGINT)" if kind == "int64" else role
@@ -159,6 +163,41 @@ class Store:
         self.query("DROP TABLE numbered")
         self.events = self.query("SELECT count(*) FROM log")[0]
         self.drops["exact_duplicates"] = events - self.events
+
+
+@contextmanager
+def sorted_log(source: Source, *, memory: str, out: Path, spill: Path | None) -> Iterator[Store]:
+    """The sorted log of `source`, for the data set `out`; its folder, in `spill`, goes when the context ends.
+
+    Raises:
+        DataError: at the first malformed row; too little memory or disk, also for what is done with the log.
+    """
+    spill = spill or out.absolute().parent
+    try:
+        spill.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{out.name}.import-", dir=spill)
+    except OSError as error:
+        raise DataError(f"{spill}: cannot be written: {error.strerror}") from None
+    with scratch as folder, tqdm(disable=None, unit=" events", unit_scale=True) as bar:
+        try:
+            with closing(Store(source, memory, Path(folder), bar)) as store:
+                store.load()
+                yield store
+        except duckdb.OutOfMemoryException:
+            raise DataError(f"--memory: {memory} is not enough for this log; give more") from None
+        except duckdb.Error as error:
+            raise DataError(f"{folder}: {str(error).splitlines()[0]}") from None
+
+
+def is_integer(text: str) -> str:
+    """The SQL condition that a text is an integer of 64 bits, written plainly."""
+    return f"(regexp_full_match({text}, '0|-?[1-9][0-9]*') AND TRY_CAST({text} AS BIGINT) IS NOT NULL)"
+
+
+def plain(ids: pa.Array) -> Ids:
+    """Ids as the writer takes them."""
+    values: Ids = ids.to_numpy() if ids.type == pa.int64() else ids.to_pylist()
+    return values
 
 
 def _arrow(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:

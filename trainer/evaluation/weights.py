@@ -57,15 +57,6 @@ class Weights:
         return model
 
 
-@dataclass(frozen=True)
-class MatchedVideos:
-    """How many videos of a new data set the old weights know, how many are new, and which parts are, too."""
-
-    known: int
-    new: int
-    fresh: list[str]
-
-
 def load(run: str | Path, which: Literal["best", "last"] = "best") -> Weights:
     """Return the best weights of a run by validation NDCG@10 (the last where there is no best), or the last.
 
@@ -110,39 +101,6 @@ def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
             raise UserError(f"weight {name}: found {shape}, expected {tuple(parameter.shape)}")
         with torch.no_grad():
             parameter.copy_(state[name])
-
-
-def start_from(model: torch.nn.Module, run: str | Path, item_ids: Ids) -> MatchedVideos:
-    """Put a run's best weights into a new model (a warm start), rows of videos by their original id.
-
-    New videos keep their fresh rows; positions beyond the old length too, and parts of the model that the
-    run did not have: so IDs can be trained first, and TCD and NPD be added.
-
-    Raises:
-        UserError: no run there, or a model of another shape.
-    """
-    old = load(run)
-    state = dict(old.state)
-    rows = match_items(original_ids(run, old.facts), item_ids)
-    matched = rows >= 0
-    for name, parameter in model.named_parameters():
-        by_row = name in (ITEM_TABLE, ITEM_BIAS, POSITION_TABLE) and name in state
-        if not by_row or state[name].shape[1:] != parameter.shape[1:]:
-            continue  # a difference in width is found below
-        fresh = parameter.detach().clone()
-        if name in (ITEM_TABLE, ITEM_BIAS):
-            fresh[1:][torch.from_numpy(matched)] = state[name][torch.from_numpy(rows[matched])]
-        else:
-            common = min(len(fresh), len(state[name]))
-            fresh[:common] = state[name][:common]
-        state[name] = fresh
-    own = dict(model.named_parameters())
-    parts = sorted({name.split(".")[0] for name in own if name not in state})
-    try:
-        load_into(model, {**{name: own[name].detach() for name in own if name not in state}, **state})
-    except UserError as error:
-        raise UserError(f"--init_from {run}: another model: {error}") from None
-    return MatchedVideos(known=int(matched.sum()), new=int((~matched).sum()), fresh=parts)
 
 
 def match_items(old_ids: Ids, new_ids: Ids) -> np.ndarray:

@@ -61,21 +61,22 @@ def build(
 
 def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
     """Return three groups: matrices; biases, norms and small tables, which do not decay; the ID table."""
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    table: list[nn.Parameter] = []
+    groups: tuple[list[nn.Parameter], ...] = ([], [], [])
     for name, parameter in model.named_parameters():
-        if name == ITEM_TABLE:
-            table.append(parameter)
-        elif parameter.ndim >= 2 and name.endswith("weight"):
-            weights.append(parameter)
-        else:
-            others.append(parameter)
+        groups[group_of(name, parameter.ndim)].append(parameter)
+    weights, others, table = groups
     return [
         {"params": weights, "weight_decay": train.weight_decay},
         {"params": others, "weight_decay": 0.0},
         {"params": table, "weight_decay": train.table_decay},
     ]
+
+
+def group_of(name: str, ndim: int) -> int:
+    """Return the number of a parameter's group, by its name and its dimensions."""
+    if name == ITEM_TABLE:
+        return 2
+    return 0 if ndim >= 2 and name.endswith("weight") else 1
 
 
 def learning_rates(step: int, total_steps: int, train: TrainConfig) -> tuple[float, float, float]:

@@ -38,6 +38,7 @@ from trainer.rank.callbacks.sample_log import SampleLog
 from trainer.rank.checkpoint import Checkpoints, remove_leftovers
 from trainer.rank.loop import Loop, Progress
 from trainer.rank.step import TrainStep
+from trainer.rank.warm_start import WarmStart
 
 CURVES, DEEPSPEED = "curves.png", "deepspeed.json"
 
@@ -112,14 +113,14 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
     checkpoint, universal = checkpoints.resumable(settings) if config.resume else (None, False)
 
     model = inputs.build_model()
+    start = None
     if config.init_from and checkpoint is None:
-        matched = weights.start_from(model, config.init_from, inputs.index.item_ids())
-        if world.is_main:
-            parts = f"; new parts: {', '.join(matched.fresh)}" if matched.fresh else ""
-            videos = f"{matched.known} videos known, {matched.new} new"
-            print(f"started from {config.init_from}: {videos}{parts}", file=sys.stderr)
+        start = WarmStart(config.init_from, inputs.index.item_ids(), inputs.table, is_main=world.is_main)
+        start.put_weights(model)
     write_records(config, inputs, settings, world, run_dir)
     built = engine.build(model, config.train, settings, universal=universal)
+    if start is not None:
+        start.put_moments(built)
     average = WeightAverage(built, config.train.ema) if config.train.ema else None
     checkpoints.attach(built, average)
     if compiles:

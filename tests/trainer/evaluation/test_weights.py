@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from mealrec import MealRec, MealRecConfig
-from shards import file_sha256
 from tests.trainer.attack import Attack
 from trainer import checkpoint_files
 from trainer.errors import UserError
@@ -100,57 +98,6 @@ def test_best_is_the_one_with_the_best_validation(two_ranks: dict[int, Path]) ->
     assert runs.results(two_ranks[1])["best_step"] == best
 
 
-def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) -> None:
-    run = two_ranks[1]
-    old, old_ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
-    new_ids = [*old_ids[::-1].tolist(), -5, -6]  # the old ones in another order, and two new ones
-    config = replace(old.model_config, videos=122, max_length=25)
-    fresh, model = MealRec(config, seed=3), MealRec(config, seed=3)
-    assert weights.start_from(model, run, new_ids) == weights.MatchedVideos(120, 2, fresh=[])
-    torch.testing.assert_close(model.item[1:121].flip(0), old.state["item"][1:], rtol=0, atol=0)
-    torch.testing.assert_close(model.item[121:], fresh.item[121:], rtol=0, atol=0)
-    torch.testing.assert_close(model.position[:20], old.state["position"], rtol=0, atol=0)
-    torch.testing.assert_close(model.position[20:], fresh.position[20:], rtol=0, atol=0)
-
-
-def with_weights(run: Path, copy: Path, state: dict[str, torch.Tensor]) -> Path:
-    """A copy of a run whose best checkpoint has other weights."""
-    shutil.copytree(run, copy)
-    checkpoint = weights.find(copy, "best")
-    save_file(state, checkpoint / checkpoint_files.WEIGHTS)
-    facts = checkpoint_files.CheckpointFacts.read(checkpoint)
-    written = {**facts.files, checkpoint_files.WEIGHTS: file_sha256(checkpoint / checkpoint_files.WEIGHTS)}
-    replace(facts, files=written).write(checkpoint)
-    return copy
-
-
-def test_warm_start_matches_biases_too(two_ranks: dict[int, Path], tmp_path: Path) -> None:
-    run = two_ranks[1]
-    old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
-    biased = with_weights(run, tmp_path / "biased", {**old.state, "bias": torch.arange(121.0)})
-    config = replace(old.model_config, item_bias=True, videos=121)
-    model = MealRec(config, train_counts=torch.full((122,), 7))
-    assert weights.start_from(model, biased, [-5, *ids[::-1].tolist()]) == weights.MatchedVideos(120, 1, [])
-    expected = torch.cat([torch.tensor([7.0]).log(), torch.arange(120.0, 0, -1)])
-    torch.testing.assert_close(model.bias[1:].detach(), expected)
-
-
-def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_path: Path) -> None:
-    """Parts that the run did not have start fresh; parts that the new model does not have are left out."""
-    run = two_ranks[1]
-    old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
-    without = replace(old.model_config, npd=replace(old.model_config.npd, enabled=False))
-    backbone = MealRec(without, seed=3)
-    assert weights.start_from(backbone, run, ids).fresh == []
-    assert torch.equal(backbone.backbone.blocks[0].qkv.weight, old.state["backbone.blocks.0.qkv.weight"])
-    state = {name: weight for name, weight in old.state.items() if not name.startswith(("npd.", "tcd."))}
-    full, fresh = MealRec(old.model_config, seed=3), MealRec(old.model_config, seed=3)
-    without_modules = with_weights(run, tmp_path / "backbone", state)
-    assert weights.start_from(full, without_modules, ids).fresh == ["npd", "tcd"]
-    assert torch.equal(full.item[1:], old.state["item"][1:])
-    assert torch.equal(full.npd.denoiser.middle.weight, fresh.npd.denoiser.middle.weight)
-
-
 def test_match_items_compares_strings_too() -> None:
     assert weights.match_items(["a", "b"], ["b", "c", "a"]).tolist() == [2, -1, 1]
     assert weights.match_items(np.array([5, 7]), np.array([7, 5, 9])).tolist() == [2, 1, -1]
@@ -162,6 +109,3 @@ def test_wrong_runs_are_refused(two_ranks: dict[int, Path], tmp_path: Path) -> N
     shutil.copy(two_ranks[1] / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="no checkpoint yet"):
         weights.load(tmp_path)
-    wide = MealRec(replace(weights.load(two_ranks[1]).model_config, dim=32))
-    with pytest.raises(UserError, match="another model: weight item"):
-        weights.start_from(wide, two_ranks[1], range(120))

@@ -1,0 +1,192 @@
+"""A data set that grows day by day: training from scratch each day beside adding the day to yesterday's run.
+
+    python -m bench.increments                                 # the synthetic world
+    python -m bench.increments --data data/microlens --preset microlens --epochs 2 -- --train.max_epochs 10
+
+The events come in days: a first log with half of them, then ten of equal size. Each day is done two ways:
+
+    scratch    `import` of all logs so far, and training from fresh weights
+    increment  `append` of the day's log to yesterday's data set, and `--init_from` yesterday's run
+
+Both data sets of a day are equal but for the order of rows, so their test splits are, too: each user's last
+event so far. The last day's is that of the whole data set, and its run from scratch is the full training. No
+test event is trained on before the day after. Cost is process time of all that a day takes.
+
+An event's time is that of the data set where it has times. Otherwise a user's event k of n is at
+`(k + r) / n`, with a number r in 0..1 drawn for each user: every sequence is cut in proportion.
+
+Finished days are kept under --out, so the command continues where it was stopped, with the day begun again.
+It writes bench/results/increments-NAME.csv, one row per day and way, when all days are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.data import data_set
+from bench.report import RESULTS, Report
+from shards import Block, Index, read_feature_shard, read_sequence_shard
+from trainer import files
+
+Row = dict[str, Any]
+
+TICKS = 1 << 30  # of a made-up time in 0..1
+FEATURES = "features.npz"
+COLUMNS = ("--columns", "user=user,item=item,time=time")
+
+
+def main() -> None:
+    """Measure all days, write the CSV and print its table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.increments", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--data", type=Path, help="the data set (default: the synthetic world)")
+    add("--preset", default="default", help="of the runs (default: %(default)s)")
+    add("--days", type=int, default=10, help="days after the first log (default: %(default)s)")
+    add("--epochs", type=int, default=2, help="of a run that starts from yesterday's (default: %(default)s)")
+    add(
+        "--out", type=Path, default=Path("runs/increments"), help="logs, data and runs (default: %(default)s)"
+    )
+    arguments = sys.argv[1:]
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    settings, options = parser.parse_args(arguments[:split]), arguments[split + 1 :]
+    index = Index.load(data_set(settings.data))
+    folder = settings.out / index.name
+    if not (folder / "logs").exists():
+        write_days(index, folder, settings.days)
+    days = Days(folder, [f"--preset={settings.preset}", "--num_gpus", "1", *options], settings.epochs)
+    rows = [row for day in range(settings.days + 1) for row in days.measure(day)]
+    report = Report(RESULTS / f"increments-{index.name}.csv")
+    for row in rows:
+        report.add(**row)
+    report.close(table(rows))
+
+
+def write_days(index: Index, folder: Path, days: int) -> None:
+    """Write the events as `folder`/logs/00.parquet, 01, ..., and the features, if any, as one file."""
+    block = Block.concatenate(read_sequence_shard(index, entry) for entry in index.sequence_shards)
+    time = block.time if block.time.any() else proportional_times(block.length)
+    order = np.argsort(time, kind="stable")  # those of a user are in order already
+    half = len(order) // 2
+    ends = half + np.arange(days + 1) * (len(order) - half) // days
+    users, items = (pa.array(ids) for ids in (index.user_ids(), index.item_ids()))
+    user = np.repeat(np.arange(len(block.length)), block.length)
+    folder.mkdir(parents=True, exist_ok=True)
+    if index.features:
+        videos = [video for entry in index.feature_shards for video in read_feature_shard(index, entry)]
+        known = items.take([row - 1 for row, _, _ in videos]).to_numpy(zero_copy_only=False)
+        stacked, length = (
+            np.stack([frames for _, frames, _ in videos]),
+            np.array([count for *_, count in videos]),
+        )
+        np.savez(folder / FEATURES, item_id=known, features=stacked, length=length)
+    with files.replacing(folder / "logs") as logs:
+        logs.mkdir()
+        for day, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            rows = order[first:end]
+            columns = {"user": users.take(user[rows]), "item": items.take(block.item[rows] - 1)}
+            pq.write_table(pa.table({**columns, "time": time[rows]}), logs / f"{day:02}.parquet")
+
+
+def proportional_times(length: np.ndarray) -> np.ndarray:
+    """A time for each event of users with `length` [n] events, from 1 on: int64 [sum length]."""
+    place = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    shift = np.repeat(np.random.default_rng(0).random(len(length)), length)
+    return 1 + ((place + shift) / np.repeat(length, length) * TICKS).astype(np.int64)
+
+
+class Days:
+    """The days in `folder`. All runs get `options`, those that start from another `epochs` of training."""
+
+    def __init__(self, folder: Path, options: list[str], epochs: int) -> None:
+        self.folder, self.options, self.epochs = folder, options, epochs
+        features = folder / FEATURES
+        self.features = ["--features", str(features)] if features.exists() else []
+
+    def measure(self, day: int) -> list[Row]:
+        """Return the rows of a day, which is done first where it is not. The first day has one way only."""
+        ways = ["scratch"] if day == 0 else ["scratch", "increment"]
+        return [self.measure_one(way, day) for way in ways]
+
+    def measure_one(self, way: str, day: int) -> Row:
+        """Return the row of one way of a day."""
+        done = self.folder / f"{way}-{day:02}.json"
+        if not done.exists():
+            files.write_json(done, self.do(way, day))
+            print(f"day {day}, {way}: done", file=sys.stderr, flush=True)
+        row: Row = files.read_json(done)
+        return row
+
+    def do(self, way: str, day: int) -> Row:
+        """Make the data set of a day and train on it."""
+        data, run = (self.folder / kind / f"{way}-{day:02}" for kind in ("data", "runs"))
+        for begun in (data, run):
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.parent.mkdir(exist_ok=True)
+        logs = [str(self.folder / "logs" / f"{n:02}.parquet") for n in range(day + 1)]
+        yesterday = f"{'scratch' if day == 1 else way}-{day - 1:02}"
+        more = []
+        if way == "scratch":
+            made = ["import", "table", *logs]
+        else:
+            made = ["append", str(self.folder / "data" / yesterday), logs[-1]]
+            more = [
+                "--init_from",
+                str(self.folder / "runs" / yesterday),
+                "--train.max_epochs",
+                str(self.epochs),
+            ]
+        out = ["--out", str(data)]
+        making = self.core_seconds(run, "shards", *made, *COLUMNS, *self.features, *out)
+        arguments = ["--data", str(data), "--run", str(run), *self.options, *more]
+        training = self.core_seconds(run, "trainer", *arguments)
+        results = json.loads((run / "results.json").read_text())
+        row: Row = {"day": day, "way": way, "events": Index.load(data).interactions}
+        row |= {"data core-seconds": round(making, 1), "training core-seconds": round(training, 1)}
+        row |= {"epochs": results["epochs"]}
+        row |= {f"test {name}": results["test"][name] for name in ("hr@10", "ndcg@10")}
+        return row
+
+    def core_seconds(self, run: Path, *command: str) -> float:
+        """Process time of a command and its children; what it prints goes to a file beside the run."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with open(run.with_suffix(".log"), "a") as log:
+            subprocess.run(
+                [sys.executable, "-m", *command], check=True, stdout=log, stderr=log, env=os.environ
+            )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def table(rows: list[Row]) -> str:
+    """Return the days and the sums in Markdown: accuracy on the day's test split, and core-seconds."""
+    by_day = {(row["day"], row["way"]): row for row in rows}
+    lines = ["| day | events | NDCG@10, scratch | increment | core-seconds, scratch | increment |"]
+    lines.append("|---" * 6 + "|")
+    total = dict.fromkeys(("scratch", "increment"), 0.0)
+    for day in range(1, rows[-1]["day"] + 1):
+        scratch, increment = (by_day[day, way] for way in total)
+        scores, costs = [], []
+        for row in (scratch, increment):
+            cost = row["data core-seconds"] + row["training core-seconds"]
+            total[row["way"]] += cost
+            scores.append(f"{row['test ndcg@10']:.4f}")
+            costs.append(f"{cost:.0f}")
+        lines.append(f"| {' | '.join([str(day), str(scratch['events']), *scores, *costs])} |")
+    lines.append(f"| all | | | | {total['scratch']:.0f} | {total['increment']:.0f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
