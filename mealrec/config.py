@@ -71,6 +71,11 @@ class TCDConfig(DiffusionConfig):
     target: Literal["frames", "video"] = _option(
         "frames", "what is diffused: every frame, or the mean-pooled video"
     )
+    control: Literal["none", "no_diffusion", "pooling"] = _option(
+        "none",
+        "for comparisons: the same networks without noise and denoising loss, or the attention that pools"
+        " the frames alone",
+    )
     temporal_guidance: bool = _option(True, "guide the denoiser by the order and change of the frames")
     collaborative: bool = _option(True, "condition the denoiser on the item's and the user's ID embeddings")
     condition_dropout: float = _option(
@@ -98,13 +103,14 @@ class TCDConfig(DiffusionConfig):
 class NPDConfig(DiffusionConfig):
     """Noise-unconditional Preference Denoising [paper: blind; form HorizonRec]."""
 
-    form: Literal["residual", "skilled"] = _option(
-        "residual",
-        "residual: an MLP that the ranking loss trains as well, and that does not denoise;"
-        " skilled: one that reads the noise off its input's norm, and that its own loss alone trains",
-    )
+    # Stronger than content's: it is the denoised preference's error that the ranking loss sees.
+    beta_start: float = _option(5e-3, "first beta of the linear schedule")
+    beta_end: float = _option(0.1, "last beta of the linear schedule")
     noise_conditional: bool = _option(
         False, "tell the denoiser its step (the ablation; the paper's denoiser is blind)"
+    )
+    control: Literal["none", "no_diffusion"] = _option(
+        "none", "for comparisons: the same network without noise and denoising loss"
     )
     detach_input: bool = _option(False, "stop the gradient between the denoiser's input and the backbone")
     hidden: int = _option(2, "width of the denoiser's hidden layer, in multiples of dim")
@@ -148,11 +154,21 @@ class MealRecConfig:
     max_length: int = _option(50, "L, positions of a history")
     dim: int = _option(64, "d, model width")
     use_video: bool = _option(True, "use the frame features where the data set has them")
+    use_ids: bool = _option(True, "learn an embedding for each video; false: content alone stands for it")
     item_bias: bool = _option(
         False, "learn a bias for each video, which starts as the log of its training count"
     )
+    content_half: float = _option(
+        0.0,
+        "content in the videos' embeddings too: half of it for a video with this many training interactions,"
+        " more for rarer ones; 0 = none",
+    )
+    content_dropout: float = _option(0.2, "dropout on the content in the videos' embeddings")
+    shuffle_frames: bool = _option(False, "for comparisons: the frames of each video in a drawn order")
     feature_noise: float = _option(
-        0.0, "sigma of the robustness study: features + sigma * std * eps, eps fixed for a video"
+        0.0,
+        "sigma of the robustness study: in evaluation, features + sigma * eps, with features in standard"
+        " deviations and eps drawn for each view",
     )
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     tcd: TCDConfig = field(default_factory=TCDConfig)
@@ -171,6 +187,21 @@ class MealRecConfig:
     def has_tcd(self) -> bool:
         """Whether TCD runs: only where there are features to refine."""
         return self.tcd.enabled and self.has_video
+
+    @property
+    def has_content(self) -> bool:
+        """Whether content is part of the videos' embeddings."""
+        return self.has_video and (self.content_half > 0 or not self.use_ids)
+
+    @property
+    def has_tcd_loss(self) -> bool:
+        """Whether TCD denoises, and so has a loss."""
+        return self.has_tcd and self.tcd.control == "none"
+
+    @property
+    def has_npd_loss(self) -> bool:
+        """Whether NPD denoises, and so has a loss."""
+        return self.npd.enabled and self.npd.control == "none"
 
     def validate(self) -> None:
         """Raise ConfigError for the first field that cannot work."""
@@ -207,6 +238,11 @@ class MealRecConfig:
                 self.tcd.pool_heads,
                 f"a divisor of dim {self.dim}",
             )
+        _require(
+            self.use_ids or self.has_video, "model.use_ids", self.use_ids, "true where there are no features"
+        )
+        _require(self.content_half >= 0, "model.content_half", self.content_half, "at least 0")
+        _require(0 <= self.content_dropout < 1, "model.content_dropout", self.content_dropout, "0 <= p < 1")
         self.tcd.validate("model.tcd")
         self.npd.validate("model.npd")
         _require(self.npd.hidden >= 1, "model.npd.hidden", self.npd.hidden, "at least 1")

@@ -22,12 +22,14 @@ from torch import nn
 from mealrec import backbones, ranking
 from mealrec.batch import Batch, real_index, target_index
 from mealrec.config import MealRecConfig
+from mealrec.content import dropped, shares
+from mealrec.errors import ConfigError
 from mealrec.noise import Dropout, Noise
 from mealrec.npd import NPD
 from mealrec.objective import FULL_SOFTMAX_VIDEOS, NegativeSampler, full_softmax, sampled_softmax
-from mealrec.ops import Counters, RandomStream, normal
 from mealrec.tcd import TCD, Histories
 from mealrec.video import VideoEncoder, frame_mask, mean_over_frames
+from mealrec.views import in_drawn_order, with_feature_noise
 
 Losses = dict[str, torch.Tensor]
 
@@ -49,22 +51,24 @@ class Encoded(NamedTuple):
 class MealRec(nn.Module):
     """The whole model.
 
-    train_counts: int64 [I+1], events of each video in the training part, for the biases and the sampled
-    softmax (default: uniform); feature_std: float [V], standard deviation of the raw features, for
-    `feature_noise`. The weights depend on `config`, `seed` and the counts alone.
+    train_counts: int64 [I+1], events of each video in the training part, for the biases, the share of content
+    and the sampled softmax (default: one each); content: float [I+1, V], the mean of each video's real
+    frames, where `config.has_content`. The weights depend on `config`, `seed` and the counts alone.
 
     Raises:
-        ConfigError: the configuration cannot work.
+        ConfigError: the configuration cannot work, or needs a content that is not there.
     """
 
-    feature_std: torch.Tensor
+    content: torch.Tensor
+    id_share: torch.Tensor
+    content_share: torch.Tensor
 
     def __init__(
         self,
         config: MealRecConfig,
         seed: int = 0,
         train_counts: torch.Tensor | None = None,
-        feature_std: torch.Tensor | None = None,
+        content: torch.Tensor | None = None,
     ):
         super().__init__()
         config.validate()
@@ -79,18 +83,26 @@ class MealRec(nn.Module):
         self.bias = nn.Parameter(counts.clamp_min(1).log().float()) if config.item_bias else None
         if self._sampled:
             self.negatives = NegativeSampler(counts, config.objective)
-        if config.feature_noise > 0:
-            self.register_buffer(
-                "feature_std",
-                torch.ones(config.width) if feature_std is None else feature_std,
-                persistent=False,
-            )
+        if config.has_content:
+            if content is None or content.shape != (config.videos + 1, config.width):
+                found = None if content is None else [*content.shape]
+                raise ConfigError(f"content is {found}, expected [{config.videos + 1}, {config.width}]")
+            id_share, content_share = shares(config, counts)
+            self.register_buffer("content", content.float(), persistent=False)
+            self.register_buffer("id_share", id_share, persistent=False)
+            self.register_buffer("content_share", content_share, persistent=False)
+        self._table: torch.Tensor | None = None  # the embeddings of an evaluation, while it lasts
 
     def _build(self, config: MealRecConfig) -> None:
-        # Both are parameters of the root module, where ZeRO-3 gathers them for the whole pass: the table is
-        # read at both ends of it.
+        # Parameters of the root module, where ZeRO-3 gathers them for the whole pass: the embeddings are read
+        # at both ends of it.
         # A small start: a rare video's score begins near zero, not with the noise of its row.
-        self.item = nn.Parameter(torch.randn(config.videos + 1, config.dim) * 0.02)
+        if config.use_ids:
+            self.item = nn.Parameter(torch.randn(config.videos + 1, config.dim) * 0.02)
+        if config.has_content:
+            self.content_weight = nn.Parameter(
+                torch.randn(config.width, config.dim) * 0.02 * config.width**-0.5
+            )
         self.position = nn.Parameter(torch.randn(config.max_length, config.dim) * 0.02)
         self.backbone = backbones.build(config.dim, config.backbone)
         if config.has_video:
@@ -135,7 +147,8 @@ class MealRec(nn.Module):
         index_W = target_index(batch)
         target_W = batch["target"].flatten()[index_W]
         negative_K = self.negatives.draw(noise.seed, noise.step) if self._sampled else target_W[:0]
-        row_BLD, target_WD, negative_KD = self.rows(batch["item"], target_W, negative_K)
+        table = None if self._sampled else self.table(noise)
+        row_BLD, target_WD, negative_KD = self.rows(noise, batch["item"], target_W, negative_K, table=table)
         encoded = self.encode(batch, row_BLD, noise)
         index_N = encoded.index_N
         u_ND, loss_npd = encoded.h_BLD.flatten(0, 1)[index_N], None
@@ -150,7 +163,8 @@ class MealRec(nn.Module):
                 u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives, bias_I, kernel
             )
         else:
-            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(self.item), bias_I, kernel)
+            assert table is not None
+            loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(table), bias_I, kernel)
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
 
@@ -158,10 +172,10 @@ class MealRec(nn.Module):
         """Terms in each sum of `losses`, float64 scalars by the same names; needs no forward pass."""
         real_BL = batch["item"] > 0
         counts = {"rec": (batch["target"] > 0).sum()}
-        if self.config.has_tcd:
+        if self.config.has_tcd_loss:
             frames_U = batch["frames"] if self.config.tcd.target == "frames" else batch["frames"].clamp_max(1)
             counts["tcd"] = (frames_U[batch["feature_row"]] * real_BL).sum()
-        if self.config.npd.enabled:
+        if self.config.has_npd_loss:
             counts["npd"] = real_BL.sum()
         return {name: count.double() for name, count in counts.items()}
 
@@ -185,7 +199,7 @@ class MealRec(nn.Module):
         """
         u_BD = self.preference(batch, sampler_steps)
         seen, bias_I, kernel = _seen(batch, mask_history), self._video_biases, self.config.kernel
-        return ranking.target_rank(u_BD, self.item[1:], batch["target"], seen, chunk, bias_I, kernel)
+        return ranking.target_rank(u_BD, self._ranked, batch["target"], seen, chunk, bias_I, kernel)
 
     @torch.no_grad()
     def top(
@@ -203,7 +217,22 @@ class MealRec(nn.Module):
         """
         u_BD = self.preference(batch, sampler_steps)
         seen = _seen(batch, mask_history)
-        return ranking.top(u_BD, self.item[1:], k, seen, chunk, self._video_biases, hidden)
+        return ranking.top(u_BD, self._ranked, k, seen, chunk, self._video_biases, hidden)
+
+    @property
+    def _ranked(self) -> torch.Tensor:
+        """Embeddings of the videos without the padding's, [I, D]; those with content are made once."""
+        if self._table is None:
+            table = self.table()
+            if self.training or not self.config.has_content:
+                return table[1:]
+            self._table = table
+        return self._table[1:]
+
+    def train(self, mode: bool = True) -> MealRec:
+        """Switch to training or to evaluation, which then starts from the weights as they are."""
+        self._table = None
+        return super().train(mode)
 
     @property
     def _video_biases(self) -> torch.Tensor | None:
@@ -216,14 +245,14 @@ class MealRec(nn.Module):
         return u_BD if self.bias is None else F.pad(u_BD, (0, 1), value=1.0)
 
     def video_vectors(self) -> torch.Tensor:
-        """Rows of the ID table and, where there is one, the bias behind them, float32 [I, D] or [I, D+1]."""
-        E_ID = self.item[1:].detach().float()
+        """Embeddings of the videos and, where there is one, their bias, float32 [I, D] or [I, D+1]."""
+        E_ID = self.table()[1:].detach().float()
         return E_ID if self.bias is None else torch.cat([E_ID, self.bias[1:, None].detach().float()], dim=1)
 
     def preference(self, batch: Batch, sampler_steps: int = 0) -> torch.Tensor:
         """`u` [B, D] at each row's last position."""
         noise = Noise.of_batch(batch, self.config.frames, self.config.kernel)
-        (row_BLD,) = self.rows(batch["item"])
+        (row_BLD,) = self.rows(noise, batch["item"])
         encoded = self.encode(batch, row_BLD, noise, sampler_steps)
         last_B = ((batch["item"] > 0).sum(1) - 1).clamp_min(0)
         # Not `len`, which would fix the batch of an exported graph.
@@ -240,33 +269,56 @@ class MealRec(nn.Module):
         """Figures for the log: whether the denoisers use their inputs, and contents and preferences vary.
 
         Float32 scalars: `preference_variance` of h and `content_variance` of F over the batch, and the errors
-        of `TCD.guards` and `NPD.guards` with an input shuffled, relative to without; those of parts that are
-        switched off are missing.
+        of `TCD.guards` and `NPD.guards` with an input shuffled, relative to without; those of parts that do
+        not denoise are missing.
         """
         noise = Noise.of_batch(batch, self.config.frames, self.config.kernel)
-        (row_BLD,) = self.rows(batch["item"])
+        (row_BLD,) = self.rows(noise, batch["item"])
         encoded = self.encode(batch, row_BLD, noise, sampler_steps=1)
         index_N, noise = encoded.index_N, noise.at_positions(encoded.index_N)
         h_ND = encoded.h_BLD.flatten(0, 1)[index_N]
         guards = {"preference_variance": h_ND.float().var(0).mean()}
         if encoded.histories is not None:
             guards["content_variance"] = variance(encoded.histories.F_UMD, encoded.histories.mask_UM).mean()
-            if self.config.has_tcd:
+            if self.config.has_tcd_loss:
                 guards |= self.tcd.guards(encoded.histories, noise)
-        if self.config.npd.enabled:
+        if self.config.has_npd_loss:
             guards |= self.npd.guards(h_ND, encoded.q_BLD.flatten(0, 1)[index_N], noise)
         return guards
 
     # Shared by all tasks
 
-    def rows(self, *videos: torch.Tensor) -> list[torch.Tensor]:
-        """Rows of the ID table, [*, D] for each tensor of videos [*].
+    def table(self, noise: Noise | None = None) -> torch.Tensor:
+        """Embeddings of all videos [I+1, D], in training with dropout on their content, drawn by `noise`."""
+        if not self.config.has_content:
+            return self.item
+        every_I = torch.arange(self.config.videos + 1, device=self.content.device)
+        return self._with_content(getattr(self, "item", None), self.content, every_I, noise)
+
+    def rows(
+        self, noise: Noise, *videos: torch.Tensor, table: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """Embeddings of videos, [*, D] for each tensor of videos [*]; from the table where it is at hand.
 
         One gather for all of a batch: each has a gradient as large as the table, the largest tensor.
         """
-        flat = F.embedding(torch.cat([part.flatten() for part in videos]), self.item)
-        parts = torch.split(flat, [part.numel() for part in videos])
+        flat = torch.cat([part.flatten() for part in videos])
+        if table is not None or not self.config.has_content:
+            row_KD = F.embedding(flat, self.item if table is None else table)
+        else:
+            E_KD = F.embedding(flat, self.item) if self.config.use_ids else None
+            row_KD = self._with_content(E_KD, self.content[flat], flat, noise)
+        parts = torch.split(row_KD, [part.numel() for part in videos])
         return [rows.view(*part.shape, self.config.dim) for rows, part in zip(parts, videos, strict=True)]
+
+    def _with_content(
+        self, E_KD: torch.Tensor | None, v_KV: torch.Tensor, video_K: torch.Tensor, noise: Noise | None
+    ) -> torch.Tensor:
+        """Embeddings of videos [K, D] from their rows of the ID table and their content: see `content.py`."""
+        if self.training and noise is not None:
+            v_KV = dropped(v_KV, video_K, self.config.content_dropout, noise)
+        content_KD = self.content_share[video_K, None] * (v_KV @ self.content_weight)
+        return content_KD if E_KD is None else torch.addcmul(content_KD, self.id_share[video_K, None], E_KD)
 
     def encode(self, batch: Batch, row_BLD: torch.Tensor, noise: Noise, sampler_steps: int = 0) -> Encoded:
         """Histories, and their rows of the ID table, through video, TCD and backbone."""
@@ -277,8 +329,9 @@ class MealRec(nn.Module):
         z_BLD = e_BLD + self.position[: item_BL.shape[1]]
         query_BLD, histories, loss_tcd = e_BLD, None, None
         if config.has_video:
+            batch = self._viewed(batch, noise)
             mask_UM = frame_mask(batch["frames"], config.frames)
-            F_UMD = self.video(self._features(batch), mask_UM)
+            F_UMD = self.video(batch["features"], mask_UM)
             histories = Histories(F_UMD, mask_UM, batch["feature_row"], e_BLD, real_BL, index_N)
             query_BLD, loss_tcd = self.video_embedding(histories, noise.at_positions(index_N), sampler_steps)
             z_BLD = z_BLD + query_BLD
@@ -306,23 +359,13 @@ class MealRec(nn.Module):
         v_BLD = torch.where(mask_UM.any(1)[row_BL][..., None], v_BLD, self.no_video)
         return v_BLD * real_BL[..., None], loss
 
-    def _features(self, batch: Batch) -> torch.Tensor:
-        """Raw features [U, M, V], with `sigma * std * eps` added in the robustness study.
-
-        eps depends on the video and the seed.
-        """
-        features_UMV, sigma = batch["features"], self.config.feature_noise
-        if sigma == 0:
-            return features_UMV
-        U, M, V = features_UMV.shape
-        video_U = torch.zeros_like(batch["frames"]).scatter_(
-            0, batch["feature_row"].flatten(), batch["item"].flatten()
-        )
-        noise = Noise.of_batch(batch, M, self.config.kernel)
-        row_R = torch.arange(M, device=video_U.device).repeat(U)
-        counters = Counters(noise.seed, torch.zeros_like(noise.step), video_U.repeat_interleave(M), row_R)
-        eps_UMV = normal(counters, V, RandomStream.FEATURE_NOISE).view(U, M, V)
-        return features_UMV + sigma * self.feature_std * eps_UMV
+    def _viewed(self, batch: Batch, noise: Noise) -> Batch:
+        """The batch with its frames as a study wants them: in a drawn order, or with noise in evaluation."""
+        if self.config.shuffle_frames:
+            batch = {**batch, "features": in_drawn_order(batch, noise)}
+        if self.config.feature_noise > 0 and not self.training:
+            batch = with_feature_noise(batch, self.config.feature_noise, noise)
+        return batch
 
 
 def variance(x_UMD: torch.Tensor, mask_UM: torch.Tensor) -> torch.Tensor:

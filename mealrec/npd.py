@@ -21,14 +21,19 @@ STREAMS = Streams(
     RandomStream.NPD_STEP, RandomStream.NPD_NOISE, RandomStream.NPD_INFER_START, RandomStream.NPD_INFER_STEP
 )
 SCALE = 2.0
-"""k: the skilled denoiser's preferences are diffused at this multiple of their size."""
-LEAST, MOST = 0.02, 1 - 1e-4  # abar, as it reads it off a norm: at 1 the noise's root has no derivative
+"""k: preferences are diffused at this multiple of their size."""
+LEAST, MOST = 0.02, 1 - 1e-4  # abar, as it is read off a norm: at 1 the noise's root has no derivative
 
 
 class PreferenceDenoiser(nn.Module):
-    """`D(h_n, q)`: a residual MLP with a zero start, which makes it a denoiser by its form [ours].
+    """`D(x, q)`, `x = k sqrt(abar) h + sqrt(1 - abar) eps`: the best simple estimate, and a correction [EDM].
 
-    No step reaches it [paper]; `noise_conditional` adds the step for the ablation.
+    No step reaches it [paper]; `noise_conditional` adds the step for the ablation. A preference h is
+    layer-normed, so its states at its own size have the same norm at all noise levels, and a blind denoiser
+    cannot tell them apart. At k times the size `|x|^2 / D = 1 + (k^2 - 1) abar` on average, which gives the
+    noise away [Sun et al. 2502.13129: blind denoising; ours: the scale]. Then
+    `k^2 sqrt(abar) / (1 + (k^2 - 1) abar) x` is the best linear estimate of `k h` for unit variance; the
+    correction, an MLP, starts at zero and vanishes with the noise.
     """
 
     def __init__(self, dim: int, config: NPDConfig):
@@ -36,46 +41,12 @@ class PreferenceDenoiser(nn.Module):
         hidden = config.hidden * dim
         self.preference = nn.Linear(dim, hidden)
         self.query = nn.Linear(dim, hidden, bias=False)
+        self.level = nn.Linear(1, hidden, bias=False)
         self.step = nn.Linear(dim, hidden, bias=False) if config.noise_conditional else None
         self.middle = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-
-    def forward(self, x_RD: torch.Tensor, q_RD: torch.Tensor, n_R: torch.Tensor) -> torch.Tensor:
-        """Predict `x_0` [R, D] from the corrupted state x and the query q [R, D]."""
-        return x_RD + self.correction(x_RD, q_RD, self._step(n_R, x_RD))
-
-    def correction(
-        self, x_RD: torch.Tensor, q_RD: torch.Tensor, level_RH: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The MLP [R, D], told of the noise level by `level_RH` if at all."""
-        y_RH = self.preference(x_RD) + self.query(q_RD)
-        if level_RH is not None:
-            y_RH = y_RH + level_RH
-        out: torch.Tensor = self.out(F.silu(self.middle(F.silu(y_RH))))
-        return out
-
-    def _step(self, n_R: torch.Tensor, x_RD: torch.Tensor) -> torch.Tensor | None:
-        if self.step is None:
-            return None
-        embedded: torch.Tensor = self.step(step_embedding(n_R, x_RD.shape[1], x_RD.dtype))
-        return embedded
-
-
-class SkilledDenoiser(PreferenceDenoiser):
-    """`D(x, q)`, `x = k sqrt(abar) h + sqrt(1 - abar) eps`: the best simple estimate, and a correction [EDM].
-
-    A preference h is layer-normed, so its states at its own size have the same norm at all noise levels, and
-    a blind denoiser cannot tell them apart. At k times the size `|x|^2 / D = 1 + (k^2 - 1) abar` on average,
-    which gives the noise away [Sun et al. 2502.13129: blind denoising; ours: the scale]. Then
-    `k^2 sqrt(abar) / (1 + (k^2 - 1) abar) x` is the best linear estimate of `k h` for unit variance; the
-    correction starts at zero and vanishes with the noise.
-    """
-
-    def __init__(self, dim: int, config: NPDConfig):
-        super().__init__(dim, config)
-        self.level = nn.Linear(1, config.hidden * dim, bias=False)
 
     def forward(self, x_RD: torch.Tensor, q_RD: torch.Tensor, n_R: torch.Tensor) -> torch.Tensor:
         """Predict `x_0 = k h` [R, D] from the state x and the query q [R, D]."""
@@ -92,17 +63,19 @@ class SkilledDenoiser(PreferenceDenoiser):
                 noise_R1,
             )
         )
-        level_RH, step_RH = self.level(told_R1), self._step(n_R, x_RD)
-        level_RH = level_RH if step_RH is None else level_RH + step_RH
-        return skip_R1 * x_RD + out_R1 * self.correction(unit_R1 * x_RD, q_RD, level_RH)
+        y_RH = self.preference(unit_R1 * x_RD) + self.query(q_RD) + self.level(told_R1)
+        if self.step is not None:
+            y_RH = y_RH + self.step(step_embedding(n_R, x_RD.shape[1], x_RD.dtype))
+        correction_RD: torch.Tensor = self.out(F.silu(self.middle(F.silu(y_RH))))
+        return torch.addcmul(skip_R1 * x_RD, out_R1, correction_RD)
 
 
 class NPD(nn.Module):
     """Corrupts and denoises the preference, and mixes the two: `u = w hhat + (1 - w) h`.
 
-    The ranking loss wants `hhat` to be where it ranks well, not where `h` is: by its gradient the residual
-    denoiser gets worse than a linear map. The skilled one is therefore passed straight through, `hhat` as `h`
-    and a constant [ours], and L_NPD alone trains it, with equal weight for all noise levels.
+    The ranking loss wants `hhat` to be where it ranks well, not where `h` is: by its gradient a denoiser gets
+    worse than a linear map. So it is passed straight through, `hhat` as `h` and a constant [ours], and L_NPD
+    alone trains the denoiser, with equal weight for all noise levels.
     """
 
     weight: torch.Tensor
@@ -110,15 +83,12 @@ class NPD(nn.Module):
     def __init__(self, dim: int, config: NPDConfig):
         super().__init__()
         self.config = config
-        self.skilled = config.form == "skilled"
-        self.scale = SCALE if self.skilled else 1.0
         self.diffusion = Diffusion(config, STREAMS)
-        self.denoiser = (SkilledDenoiser if self.skilled else PreferenceDenoiser)(dim, config)
-        if self.skilled:
-            abar = torch.from_numpy(ops.schedule.alphas_bar(self.diffusion.schedule))
-            # One over the error that the best simple estimate has at a level; 1 on average.
-            weight = (1 + (SCALE**2 - 1) * abar) / (1 - abar)
-            self.register_buffer("weight", (weight / weight.mean()).float(), persistent=False)
+        self.denoiser = PreferenceDenoiser(dim, config)
+        abar = torch.from_numpy(ops.schedule.alphas_bar(self.diffusion.schedule))
+        # One over the error that the best simple estimate has at a level; 1 on average.
+        weight = (1 + (SCALE**2 - 1) * abar) / (1 - abar)
+        self.register_buffer("weight", (weight / weight.mean()).float(), persistent=False)
 
     def forward(
         self,
@@ -134,28 +104,25 @@ class NPD(nn.Module):
         runs from `infer_start` in `sampler_steps` steps (0 = all); only the sampler's coefficients use the
         step.
         """
-        if self.training:
+        if self.config.control == "no_diffusion":
+            first_R = torch.zeros(h_RD.shape[:1], dtype=torch.int64, device=h_RD.device)
+            hhat_RD, loss = self.denoiser(SCALE * h_RD, q_RD, first_R) / SCALE, None
+        elif self.training:
             hhat_RD, loss = self._train(h_RD, q_RD, noise, mask_R)
         else:
-            refined_RD = self.diffusion.refine(self._scaled(h_RD), self._denoise(q_RD), noise, sampler_steps)
-            hhat_RD, loss = refined_RD / self.scale, None
+            refined_RD = self.diffusion.refine(SCALE * h_RD, self._denoise(q_RD), noise, sampler_steps)
+            hhat_RD, loss = refined_RD / SCALE, None
         return self.config.mix * hhat_RD + (1 - self.config.mix) * h_RD, loss
 
     def _train(
         self, h_RD: torch.Tensor, q_RD: torch.Tensor, noise: Noise, mask_R: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         clean_RD = h_RD.detach() if self.config.detach_input else h_RD
-        noisy_RD, n_R = self.diffusion.corrupt(self._scaled(clean_RD), noise)
-        hhat_RD, target_RD = self.denoiser(noisy_RD, q_RD, n_R) / self.scale, h_RD.detach()
-        if not self.skilled:
-            return hhat_RD, ops.diffusion_loss(hhat_RD, target_RD, mask_R, kernel=noise.kernel)
+        noisy_RD, n_R = self.diffusion.corrupt(SCALE * clean_RD, noise)
+        hhat_RD, target_RD = self.denoiser(noisy_RD, q_RD, n_R) / SCALE, h_RD.detach()
         root_R1 = self.weight[n_R, None].sqrt().to(h_RD.dtype)
         loss = ops.diffusion_loss(root_R1 * hhat_RD, root_R1 * target_RD, mask_R, kernel=noise.kernel)
         return h_RD + (hhat_RD - h_RD).detach(), loss
-
-    def _scaled(self, h_RD: torch.Tensor) -> torch.Tensor:
-        """Preferences as they are diffused."""
-        return h_RD * self.scale if self.skilled else h_RD
 
     def _denoise(self, q_RD: torch.Tensor) -> Denoise:
         return lambda x_RD, n_R: (self.denoiser(x_RD, q_RD, n_R), None)
@@ -166,7 +133,7 @@ class NPD(nn.Module):
         `npd_h`: the error at the last step with `h_n` shuffled between positions, relative to without;
         `npd_skill_LEVEL_OTHER`: see `Diffusion.skills`.
         """
-        x0_RD = self._scaled(h_RD)
+        x0_RD = SCALE * h_RD
         noisy_RD, n_R = self.diffusion.state(self.config.steps - 1, x0_RD, noise)
 
         def error(x_RD: torch.Tensor) -> torch.Tensor:

@@ -44,10 +44,12 @@ class Histories(NamedTuple):
 class ContentInputs(NamedTuple):
     """What is diffused at each real position, and what the denoiser knows about it.
 
-    Content x_0 as the frames of the distinct videos [U*M, D] and the row of it for each frame of a position,
-    int64 [N*M]: the frames are not copied; mask [N, M], guidance g [N, M, D], condition c [N, D].
+    Content F as the frames of the distinct videos [U*M, D], the same as data, x_0, and the row of it for each
+    frame of a position, int64 [N*M]: the frames are not copied; mask [N, M], guidance g [N, M, D],
+    condition c [N, D].
     """
 
+    F_RD: torch.Tensor
     x0_RD: torch.Tensor
     row_R: torch.Tensor
     mask_NM: torch.Tensor
@@ -201,7 +203,8 @@ class TCD(nn.Module):
         self.condition = nn.Linear(2 * dim, dim) if config.collaborative else None
         self.null_guidance = nn.Parameter(torch.randn(dim) * 0.02)
         self.null_condition = nn.Parameter(torch.randn(dim) * 0.02)
-        self.denoiser = ContentDenoiser(dim, diffused, config)
+        if config.control != "pooling":
+            self.denoiser = ContentDenoiser(dim, diffused, config)
         self.pool = FramePooling(dim, diffused, config.pool_heads) if diffused > 1 else None
 
     def forward(
@@ -213,13 +216,28 @@ class TCD(nn.Module):
         `sampler_steps` steps (0 = all).
         """
         inputs = self.inputs(histories)
-        if self.training:
-            x0hat_NMD, loss = self._train(inputs, noise)
-        else:
-            x0hat_NMD, loss = self._infer(inputs, noise, sampler_steps), None
+        x_NMD, loss = self._refined(inputs, noise, sampler_steps)
+        if self.config.control == "none":
+            # Straight through: the content learns from the ranking as if it had not been refined.
+            clean_RD = inputs.F_RD[inputs.row_R]
+            x_NMD = (clean_RD + (x_NMD.flatten(0, 1) - clean_RD).detach()).view_as(x_NMD)
         if self.pool is None:
-            return x0hat_NMD[:, 0], loss
-        return self.pool(x0hat_NMD, inputs.mask_NM, inputs.g_NMD, inputs.c_ND), loss
+            return x_NMD[:, 0], loss
+        return self.pool(x_NMD, inputs.mask_NM, inputs.g_NMD, inputs.c_ND), loss
+
+    def _refined(
+        self, inputs: ContentInputs, noise: Noise, sampler_steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What is pooled, [N, M, D], and in training the sum of L_TCD; the controls have none."""
+        if self.config.control != "none":
+            x_NMD = inputs.F_RD[inputs.row_R].view_as(inputs.g_NMD)
+            if self.config.control == "no_diffusion":
+                first_N = torch.zeros_like(inputs.row_R[:: x_NMD.shape[1]])
+                x_NMD = self.denoiser(x_NMD, first_N, inputs.g_NMD, inputs.c_ND, inputs.mask_NM)
+            return x_NMD, None
+        if self.training:
+            return self._train(inputs, noise)
+        return self._infer(inputs, noise, sampler_steps), None
 
     def inputs(self, histories: Histories) -> ContentInputs:
         """Content, guidance and condition.
@@ -236,7 +254,8 @@ class TCD(nn.Module):
         row_R = (row_N[:, None] * M + torch.arange(M, device=row_N.device)).flatten()
         g_NMD = self.null_guidance.expand(row_N.shape[0], M, D) if g_UMD is None else g_UMD[row_N]
         c_ND = self._condition(e_BLD.detach(), real_BL, index_N)
-        return ContentInputs(F_UMD.detach().flatten(0, 1), row_R, mask_UM[row_N], g_NMD, c_ND)
+        F_RD = F_UMD.flatten(0, 1)
+        return ContentInputs(F_RD, F_RD.detach(), row_R, mask_UM[row_N], g_NMD, c_ND)
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, index_N: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec: the parts; ours: combining them]."""
@@ -250,7 +269,7 @@ class TCD(nn.Module):
 
     def _train(self, inputs: ContentInputs, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
         """One corruption at a random step, the same for all frames of a video, and its denoising."""
-        x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        _, x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
         counters, M, mask_R = noise.counters(), g_NMD.shape[1], mask_NM.flatten()
 
         def nulled(stream: int) -> torch.Tensor:
@@ -265,7 +284,7 @@ class TCD(nn.Module):
 
     def _infer(self, inputs: ContentInputs, noise: Noise, sampler_steps: int) -> torch.Tensor:
         """The reverse chain from `infer_start`, with classifier-free guidance where it is configured."""
-        x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        _, x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
         M = g_NMD.shape[1]
 
         def denoise(x_RD: torch.Tensor, t_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -286,7 +305,7 @@ class TCD(nn.Module):
         relative to without; near 1, the denoiser does not use it. `tcd_skill_LEVEL_OTHER`: see
         `Diffusion.skills`.
         """
-        x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
+        _, x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
         M = g_NMD.shape[1]
         last = self.config.steps - 1
         x_RD, t_R = self.diffusion.state(last, x0_RD, noise, M, row_R)

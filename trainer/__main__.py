@@ -30,7 +30,7 @@ from trainer.errors import (
 )
 
 COMMANDS = {
-    "evaluate": "trainer.evaluation.evaluate",
+    "evaluate": "trainer.evaluation.command",
     "export": "trainer.serving.export",
     "recommend": "trainer.serving.recommend",
     "report": "trainer.report.command",

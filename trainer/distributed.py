@@ -122,6 +122,16 @@ def gather_objects(value: T) -> list[T]:
     return box
 
 
+def gather_to_main(values: torch.Tensor) -> list[torch.Tensor]:
+    """Return every rank's tensor in rank order on rank 0, nothing on the others; all have one shape."""
+    if not torch_dist.is_initialized() or torch_dist.get_world_size() == 1:
+        return [values]
+    is_main = torch_dist.get_rank() == 0
+    box = [torch.empty_like(values) for _ in range(torch_dist.get_world_size())] if is_main else []
+    torch_dist.gather(values, box if is_main else None, dst=0)
+    return box
+
+
 def broadcast_tensors(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     """Return rank 0's dict of tensors on every rank's CPU; the other ranks pass an empty dict."""
     if not torch_dist.is_initialized() or torch_dist.get_world_size() == 1:

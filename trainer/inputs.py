@@ -7,7 +7,6 @@ import uuid
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 
 import mealrec
@@ -60,7 +59,7 @@ class Inputs:
             self.model,
             seed=self.seed,
             train_counts=self.train_counts(),
-            feature_std=feature_std(self.model, self.index, self.table),
+            content=content_of(self.model, self.table),
         )
 
     def train_counts(self) -> torch.Tensor:
@@ -126,18 +125,9 @@ def on_device(
     return cast(mealrec.Batch, moved)
 
 
-def feature_std(model: MealRecConfig, index: Index, table: FeatureTable | None) -> torch.Tensor | None:
-    """Standard deviation over all frames of training videos, float32 [V]; None where it is not needed."""
-    if table is None or model.feature_noise == 0:
-        return None
-    chosen = (index.train_counts() > 0) & (table.frames > 0)
-    count, total, squares = 0, np.zeros(index.width), np.zeros(index.width)
-    for rows in np.array_split(np.flatnonzero(chosen), max(1, int(chosen.sum()) // 1024)):
-        real = np.arange(index.frames) < table.frames[rows, None]
-        frames = table.features[rows][real].astype(np.float64)
-        count, total, squares = count + len(frames), total + frames.sum(0), squares + (frames**2).sum(0)
-    mean = total / max(count, 1)
-    return torch.from_numpy(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))).float()
+def content_of(model: MealRecConfig, table: FeatureTable | None) -> torch.Tensor | None:
+    """Mean of each video's real frames, float32 [I+1, V]; None where the embeddings have no content."""
+    return None if table is None or not model.has_content else torch.from_numpy(table.means())
 
 
 def model_config(model: MealRecConfig, index: Index, max_length: int) -> MealRecConfig:

@@ -4,6 +4,7 @@ RUN/config.yaml       the resolved configuration
 RUN/.address          the data set's address where it has credentials, which config.yaml leaves out; mode 0600
 RUN/environment.json  versions, devices, git state, data
 RUN/metrics.jsonl     one object per line
+RUN/ranks-SPLIT.parquet  the rank of each user's target
 RUN/results.json      written last: a run that has it is finished
 RUN/checkpoints/  RUN/tensorboard/  RUN/curves.png
 RUN/.lock  RUN/.lock-rank0  held by the operator and by rank 0
@@ -139,6 +140,11 @@ def await_old_ranks(path: Path, seconds: float = RANKS_END_WITHIN) -> None:
 def is_finished(path: PathLike) -> bool:
     """Whether the run in `path` has finished: `results.json` is the last file it writes."""
     return (Path(path) / RESULTS).is_file()
+
+
+def ranks(path: PathLike, split: str) -> Path:
+    """Return the file of the ranks of a split's users, "valid" or "test"."""
+    return Path(path) / f"ranks-{split}.parquet"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class RandomStream(IntEnum):
     NPD_NOISE = 6
     NEGATIVES = 7
     FEATURE_NOISE = 8
+    CONTENT_DROPOUT = 9
+    FRAME_ORDER = 10
     TCD_INFER_START = 16
     TCD_INFER_STEP = 17
     NPD_INFER_START = 18

@@ -15,7 +15,16 @@ Ids = np.ndarray | list[str]
 
 
 def read_column(file: Path, column: str, rows: int, kind: str) -> Ids:
+    """As `read_arrow`, as an array or a list."""
+    values = read_arrow(file, column, rows, kind)
+    ids: Ids = values.to_numpy() if kind == "int64" else values.to_pylist()
+    return ids
+
+
+def read_arrow(file: Path, column: str, rows: int, kind: str) -> pa.ChunkedArray:
     """The values of a column that must have `rows` rows of `kind`, int64 or string.
+
+    Arrow keeps text in a tenth of the memory of Python's strings.
 
     Raises:
         DataError: the file is not readable, or the column is another.
@@ -33,8 +42,7 @@ def read_column(file: Path, column: str, rows: int, kind: str) -> Ids:
     if len(values) != rows or values.null_count:
         full = len(values) - values.null_count
         raise DataError(f"{file}: column {column}: found {full} values, expected {rows}")
-    ids: Ids = values.to_numpy() if kind == "int64" else values.to_pylist()
-    return ids
+    return values
 
 
 def read_counts(file: Path, column: str, rows: int) -> np.ndarray:

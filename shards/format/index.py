@@ -29,6 +29,7 @@ from shards.remote import LARGEST_INDEX, fetch
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
     from shards.format.columns import Ids
 
@@ -181,6 +182,18 @@ class Index:
         from shards.format.columns import read_column
 
         return read_column(self._verified(self.users_file), "id", self.users, self.user_id_type)
+
+    def item_column(self) -> pa.ChunkedArray:
+        """As `item_ids`, as Arrow keeps them: text takes a tenth of the memory."""
+        from shards.format.columns import read_arrow
+
+        return read_arrow(self._verified(self.items_file), "id", self.videos, self.item_id_type)
+
+    def user_column(self) -> pa.ChunkedArray:
+        """As `user_ids`, as Arrow keeps them."""
+        from shards.format.columns import read_arrow
+
+        return read_arrow(self._verified(self.users_file), "id", self.users, self.user_id_type)
 
     def train_counts(self) -> np.ndarray:
         """int64 [I+1]: events of each item in the training part; 0 at row 0 (padding)."""

@@ -1,8 +1,9 @@
 """The feature table's files in the cache of a host: filled once, under a lock, and never used damaged.
 
-A table's folder is named after what it is made of: the shape and the checksums of the feature shards, so no
-other data set can pass for this one. `digests.json` is written when the table is filled; the files are
-compared with it once per host and run.
+Its features are standardised over the frames of training videos. A table's folder is named after what it is
+made of: the shape and the checksums of the feature shards, and which videos are in training, so no other data
+set can pass for this one. `digests.json` is written when the table is filled; the files are compared with it
+once per host and run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from shards.format.reader import read_feature_shard
 FEATURES_FILE = "features.npy"
 FRAMES_FILE = "frames.npy"
 DIGESTS_FILE = "digests.json"
+ROWS = 4096  # videos that are standardised at once
 SESSION_FILE = "session"  # who compared the files with their digests last
 
 
@@ -41,7 +44,13 @@ class FeatureCache:
         self.index, self.features = index, features
         self.shape = (index.videos + 1, features.frames, features.width)  # row 0 is padding
         self.root = cache_root(cache_dir)
-        made_of = [*self.shape, features.dtype, *(shard.sha256 for shard in index.feature_shards)]
+        self.watched = index.train_counts() > 0
+        made_of = [
+            *self.shape,
+            features.dtype,
+            *(shard.sha256 for shard in index.feature_shards),
+            np.packbits(self.watched).tobytes().hex(),
+        ]
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         self.path = self.root / "features" / key[:32]
 
@@ -110,6 +119,7 @@ class FeatureCache:
             for shard in index.feature_shards:
                 for item, video, count in read_feature_shard(index, shard):
                     table[item], frames[item] = video, count
+            standardise(table, frames, self.watched)
             table.flush()
             np.save(partial.path / FRAMES_FILE, frames)
             digests = {
@@ -121,6 +131,36 @@ class FeatureCache:
         if is_remote(index.address):  # the copies were fetched for the table alone
             for path in paths:
                 path.unlink(missing_ok=True)
+
+
+def standardise(table: np.ndarray, frames: np.ndarray, watched: np.ndarray) -> None:
+    """Give each feature the mean 0 and the variance 1 over the frames of watched videos, in place.
+
+    Raw features, as published embeddings are, share a large mean that distinguishes no video [WhitenRec]. One
+    that is constant becomes 0; frames beyond a video's own stay 0.
+
+    Args:
+        table: `[I+1, M, V]`; frames: int64 `[I+1]`, real frames of each video; watched: bool `[I+1]`.
+    """
+    parts = [slice(start, start + ROWS) for start in range(0, len(table), ROWS)]
+
+    def real(part: slice, chosen: np.ndarray) -> np.ndarray:
+        """Which frames of chosen videos there are, bool [*, M]."""
+        return np.arange(table.shape[1]) < np.where(chosen[part], frames[part], 0)[:, None]
+
+    def mean_of(value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Mean of a function of the frames of watched videos, float64 [V]."""
+        sums = (value(table[part][real(part, watched)].astype(np.float64)).sum(axis=0) for part in parts)
+        mean: np.ndarray = sum(sums, np.zeros(table.shape[2])) / max(int(frames[watched].sum()), 1)
+        return mean
+
+    mean = mean_of(lambda frames_RV: frames_RV)
+    # Not the mean of the squares less the square of the mean: a large mean would hide the variance.
+    deviation = np.sqrt(mean_of(lambda frames_RV: (frames_RV - mean) ** 2))
+    scale = np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf)
+    for part in parts:
+        here = real(part, np.ones(len(table), dtype=bool))
+        table[part][here] = (table[part][here] - mean) / scale
 
 
 def _text(path: Path) -> str | None:

@@ -17,12 +17,14 @@ from shards.stream.batch import Batch
 from shards.stream.buckets import rounded_up
 from shards.stream.feature_cache import FEATURES_FILE, FRAMES_FILE, FeatureCache
 
+ROWS = 4096  # videos whose frames are read at once
+
 
 class FeatureTable:
     """Frame features of all videos.
 
-    features: np.memmap `[I+1, M, V]` float16 or float32, row j = video j, row 0 and videos without features
-    zero.
+    features: np.memmap `[I+1, M, V]` float16 or float32, standardised as `feature_cache.standardise` says,
+    row j = video j, row 0 and videos without features zero.
     frames: int64 `[I+1]`, real frames of each video; 0 for row 0 and videos without features.
     """
 
@@ -70,6 +72,15 @@ class FeatureTable:
     def nbytes(self) -> int:
         """Bytes of the features."""
         return self.features.nbytes
+
+    def means(self) -> np.ndarray:
+        """The mean of each video's real frames, float32 [I+1, V]; zero without frames."""
+        means = np.zeros((len(self.frames), self.features.shape[2]), np.float32)
+        for start in range(0, len(means), ROWS):
+            part = slice(start, start + ROWS)
+            total = self.features[part].sum(axis=1, dtype=np.float32)  # frames beyond the real ones are zero
+            means[part] = total / np.maximum(self.frames[part, None], 1)
+        return means
 
     def join(self, batch: Batch, *, few_sizes: bool = False) -> Batch:
         """`batch`, on the host, with `feature_row` [B, L], and `features` [U, M, V] and `frames` [U].

@@ -21,7 +21,9 @@ def make_config(**fields):
 
 def make_model(seed=1, **fields):
     """A small model in training mode."""
-    return MealRec(make_config(**fields), seed, torch.arange(VIDEOS + 1)).train()
+    features, frames = frame_table()
+    content = features.sum(1) / frames.clamp_min(1)[:, None]
+    return MealRec(make_config(**fields), seed, torch.arange(VIDEOS + 1), content).train()
 
 
 def frame_table():

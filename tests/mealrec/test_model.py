@@ -6,6 +6,8 @@ No leak of the future, and sums that do not depend on how a batch is cut.
 import pytest
 import torch
 
+from mealrec.noise import Noise
+from mealrec.views import in_drawn_order, with_feature_noise
 from tests.mealrec.small import FRAMES, VIDEOS, WIDTH, make_batch, make_model, with_features
 
 BACKBONES = ("sasrec", "gru4rec", "nextitnet")
@@ -22,7 +24,12 @@ SWITCHES = [
     {"npd__noise_conditional": True},
     {"npd__detach_input": True},
     {"objective__softmax": "sampled", "objective__negatives": 9},
-    {"feature_noise": 0.5},
+    {"content_half": 4.0},
+    {"content_half": 4.0, "objective__softmax": "sampled", "objective__negatives": 9},
+    {"use_ids": False, "item_bias": True},
+    {"shuffle_frames": True},
+    {"tcd__control": "no_diffusion", "npd__control": "no_diffusion"},
+    {"tcd__control": "pooling"},
     {"tcd__schedule": "cosine", "npd__schedule": "sqrt", "tcd__sampler": "ddpm", "npd__eta": 0.5},
     {"tcd__guidance": 0.5, "tcd__steps": 1, "npd__steps": 1},
 ]
@@ -41,7 +48,9 @@ def rows_of(batch, rows):
 def test_items_after_a_position_change_nothing_up_to_it(backbone, switch):
     model, batch, last = make_model(backbone__name=backbone, **switch), make_batch(lengths=(8, 8, 8)), 4
     with torch.no_grad():
-        model.item.mul_(12)  # embeddings of a trained size: from a small start a change hardly shows
+        # Embeddings of a trained size: from a small start a change hardly shows.
+        for name in {"item", "content_weight"} & dict(model.named_parameters()).keys():
+            getattr(model, name).mul_(12)
     other = dict(batch, item=batch["item"].clone())
     other["item"][:, last + 1 :] = other["item"][:, last + 1 :] % VIDEOS + 1
     other = with_features(other)
@@ -165,21 +174,43 @@ def test_scores_do_not_depend_on_when_one_evaluates(batch):
     assert torch.equal(before, model(ranking_batch(dict(batch, global_step=torch.tensor(77))), task="top")[0])
 
 
-def test_feature_noise_belongs_to_the_video():
-    model = make_model(feature_noise=0.5)
-    batches = [make_batch(seed=2, global_step=4), make_batch(seed=3, global_step=9)]
-    noisy = [model._features(b) - b["features"] for b in batches]
-    rows = [
-        [int(b["feature_row"][b["item"] == v][0]) for v in set(b["item"].flatten().tolist()) - {0}]
-        for b in batches
-    ]
-    eps = [dict(zip(sorted(set(b["item"].flatten().tolist()) - {0}), n[sorted(r)], strict=True))
-           for b, n, r in zip(batches, noisy, rows, strict=True)]  # fmt: skip
-    both = set(eps[0]) & set(eps[1])
+def test_noise_on_features_is_of_a_view_and_in_evaluation_alone():
+    plain, noisy = make_model(), make_model(feature_noise=0.5)
+    batch = make_batch()
+    batch["item"][:, 1] = batch["item"][:, 0]  # seen twice by everybody
+    batch = with_features(batch)
+    for name, loss in plain(batch).items():
+        assert torch.equal(noisy(batch)[name], loss)
+    viewed = with_feature_noise(batch, 0.5, Noise.of_batch(batch, FRAMES, "auto"))
+    row = viewed["feature_row"]
+    real = batch["item"].flatten() > 0
+    eps = viewed["features"][row] - batch["features"][batch["feature_row"]]
+    assert eps.flatten(0, 1)[real].std() == pytest.approx(0.5, rel=0.1)
+    assert (eps[:, 0] - eps[:, 1]).abs().min() > 0
+    assert (eps[0] - eps[3])[0].abs().min() > 0
+    scores = [model.eval()(ranking_batch(batch), task="top")[0] for model in (plain, noisy)]
+    assert not torch.allclose(*scores)
+
+
+def test_the_drawn_order_of_frames_belongs_to_the_video():
+    order = []
+    for seed in (2, 3):
+        batch = make_batch(seed=seed, global_step=seed)
+        shuffled = in_drawn_order(batch, Noise.of_batch(batch, FRAMES, "auto"))
+        row = {
+            int(video): int(row)
+            for video, row in zip(batch["item"].flatten(), batch["feature_row"].flatten(), strict=True)
+        }
+        for place in row.values():
+            frames = int(batch["frames"][place])
+            moved, own = shuffled[place], batch["features"][place]
+            assert torch.equal(moved[frames:], own[frames:])
+            assert torch.equal(moved[:frames].sort(0).values, own[:frames].sort(0).values)
+        order.append({video: shuffled[place] for video, place in row.items()})
+        assert sum(not torch.equal(shuffled[place], batch["features"][place]) for place in row.values()) > 10
+    both = set(order[0]) & set(order[1])
     assert len(both) > 3
-    for video in both:
-        torch.testing.assert_close(eps[0][video], eps[1][video], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(eps[0][min(both)], eps[0][max(both)])
+    assert all(torch.equal(order[0][video], order[1][video]) for video in both)
 
 
 def test_indices_from_the_host_change_nothing(batch):

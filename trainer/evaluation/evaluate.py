@@ -1,10 +1,8 @@
-"""Evaluation by full ranking: the functions that training uses, and `python -m trainer evaluate RUN`."""
+"""Evaluation by full ranking."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +11,8 @@ from mealrec import MealRec, metrics
 from shards import Batch, EvalStream
 from trainer import activity, distributed
 from trainer.config import EvalConfig
-from trainer.errors import DONE, UserError
-from trainer.evaluation.run import open_inputs, open_run, single_world
+from trainer.evaluation.fusion import Fusion
+from trainer.evaluation.ranks import Collector
 from trainer.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -25,11 +23,12 @@ Metrics = dict[str, Any]
 
 
 def evaluate(
-    model: MealRec | DeepSpeedEngine,
+    model: MealRec | DeepSpeedEngine | Fusion,
     batches: Iterable[Batch],
     inputs: Inputs,
     settings: EvalConfig,
     sampler_steps: int,
+    collector: Collector | None = None,
 ) -> Metrics:
     """Return the metrics over all users of all ranks.
 
@@ -40,6 +39,7 @@ def evaluate(
         model: called with `task="target_rank"` in evaluation mode, left as it was.
         batches: `inputs.eval_stream` of a split.
         sampler_steps: of the reverse chains; 0: the full chain.
+        collector: gets each user's rank.
     """
     sums: dict[str, torch.Tensor] = {}
     training, _ = model.training, model.eval()
@@ -55,6 +55,8 @@ def evaluate(
                     sampler_steps=sampler_steps,
                 )
                 add(sums, metrics.metric_sums(greater, equal, placed["weight"]))
+                if collector is not None:
+                    collector.add(batch, greater, equal)
                 activity.note()
     finally:
         model.train(training)
@@ -114,44 +116,3 @@ def finish(sums: dict[str, torch.Tensor]) -> Metrics:
     """Reduce the sums over ranks, once, and divide."""
     total = distributed.all_reduce_sum(torch.stack(list(sums.values())))
     return metrics.finish(dict(zip(sums, total.cpu(), strict=True)))
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run `python -m trainer evaluate RUN`: plain PyTorch in one process. Prints one JSON object.
-
-    Raises:
-        UserError, DataError: a mistake in the arguments, the run or the data.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer evaluate",
-        description="Rank all videos for every user of a split with a run's best weights.",
-    )
-    parser.add_argument("run", metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="DIR", help="data set (default: the run's own)")
-    parser.add_argument("--split", choices=("valid", "test"), default="test", help="default: test")
-    parser.add_argument(
-        "--no-mask-history", action="store_true", help="leave videos that the user has seen in the ranking"
-    )
-    parser.add_argument(
-        "--sampler_steps", type=int, metavar="N", help="steps of the reverse chains; 0: the full chain"
-    )
-    arguments = parser.parse_args(list(argv))
-    config, best = open_run(arguments.run, arguments.data)
-    settings = config.eval
-    if arguments.no_mask_history:
-        settings.mask_history = False
-    default_steps = settings.test_sampler_steps if arguments.split == "test" else settings.valid_sampler_steps
-    steps = default_steps if arguments.sampler_steps is None else arguments.sampler_steps
-
-    inputs = open_inputs(config, best, single_world())
-    stream = inputs.eval_stream(arguments.split, settings)
-    if not stream.users:
-        raise UserError(f"{inputs.index.path}: no users to evaluate in the {arguments.split} split")
-    result = evaluate(best.model(inputs), stream, inputs, settings, steps)
-    about = {
-        "split": arguments.split,
-        "step": best.facts.progress["step"],
-        "fingerprint": inputs.index.fingerprint,
-    }
-    print(json.dumps({**result, **about}, indent=2))
-    return DONE

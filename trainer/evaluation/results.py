@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shards import Index
-from trainer import activity, distributed, files
+from trainer import activity, distributed, files, run_directory
 from trainer.config import RunConfig
 from trainer.evaluation import weights
 from trainer.evaluation.evaluate import Metrics, evaluate, evaluate_popularity
+from trainer.evaluation.ranks import Collector, Facts
 from trainer.inputs import Inputs
 
 
@@ -26,23 +27,29 @@ class FinalResults:
 
 
 def evaluate_best(config: RunConfig, inputs: Inputs) -> FinalResults:
-    """Evaluate the best weights of a run; every rank calls this.
+    """Evaluate the best weights of a run and keep the rank of each user's target; every rank calls this.
 
     The chains have `eval.test_sampler_steps` steps. The weights are the fp32 ones of the best checkpoint in a
     plain model, exactly as `python -m trainer evaluate` uses them; rank 0 reads them for all.
     """
     world, settings = inputs.world, config.eval
     activity.expect_slow_work()
-    state = weights.load(str(config.run.dir)).state if world.is_main else {}
+    best = weights.load(str(config.run.dir)) if world.is_main else None
+    step = distributed.broadcast_object(best.facts.progress["step"] if best else 0)
     model = inputs.build_model()
-    weights.load_into(model, distributed.broadcast_tensors(state, world.device))
+    weights.load_into(model, distributed.broadcast_tensors(best.state if best else {}, world.device))
     model.to(world.device)
 
     def score(split: str) -> Metrics | None:
         stream = inputs.eval_stream(split, settings)
         if not stream.users:
             return None
-        return evaluate(model, stream, inputs, settings, settings.test_sampler_steps)
+        steps = settings.test_sampler_steps
+        collector = Collector(inputs.index, world.device, is_main=world.is_main)
+        metrics = evaluate(model, stream, inputs, settings, steps, collector)
+        path = run_directory.ranks(str(config.run.dir), split)
+        collector.write(path, Facts(inputs.index.fingerprint, split, step, settings.mask_history, steps))
+        return metrics
 
     results = FinalResults(valid=score("valid"), test=score("test"))
     if results.test:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,21 @@ def open_run(run: str, data: str | None) -> tuple[RunConfig, weights.Weights]:
     return config, best
 
 
-def open_inputs(config: RunConfig, best: weights.Weights, world: distributed.World) -> Inputs:
+def open_inputs(
+    config: RunConfig, best: weights.Weights, world: distributed.World, noise: float | None = None
+) -> Inputs:
     """Return the data set, checked to be one that the weights can rank: the same videos, in the same order.
+
+    Args:
+        noise: standard deviations added to the frame features; None: as the model was configured.
 
     Raises:
         UserError, DataError: it is not, or cannot be read.
     """
-    inputs = Inputs(config.data, best.model_config, world, config.seed)
+    model = best.model_config
+    if noise is not None:
+        model = replace(model, feature_noise=noise)
+    inputs = Inputs(config.data, model, world, config.seed)
     if inputs.index.fingerprint != best.facts.fingerprint:
         run = str(config.run.dir)
         check_videos(inputs.index, run, weights.original_ids(run, best.facts))

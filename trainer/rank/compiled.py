@@ -23,7 +23,7 @@ def compile_losses(model: mealrec.MealRec, **how: Any) -> None:
     Raises:
         UserError: nothing can be compiled for the model's device.
     """
-    _try(model.item.device, **how)
+    _try(model.position.device, **how)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     # Two sizes that are equal in the first batch, as rows and positions may be, are no rule for the others.
     symbolic_sizes.use_duck_shape = False

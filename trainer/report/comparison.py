@@ -35,7 +35,7 @@ class Comparison:
             return f"{other.name} is on another data set than {first.name}: their users are not compared."
         if first.ranks is None or other.ranks is None:
             return ""  # that the ranks are missing is said once for each run
-        if not other.ranks.same_users(first.ranks):
+        if not other.ranks.user.equals(first.ranks.user):
             return f"{other.name} was evaluated on other users than {first.name}: they are not compared."
         return ""
 

@@ -33,9 +33,10 @@ class FrameWeights:
 def choose_videos(inputs: Inputs, with_pictures: set[str] | None) -> np.ndarray:
     """Return up to 8 videos, int64 numbers, most interactions first, with two frames or more.
 
-    with_pictures: only those of these original ids; None for all.
+    with_pictures: only those of these original ids; None for all. None is chosen where the model gets the
+    frames in another order than they have.
     """
-    if inputs.table is None:
+    if inputs.table is None or inputs.model.shuffle_frames:
         return np.empty(0, np.int64)
     possible = inputs.table.frames >= FEWEST_FRAMES
     if with_pictures is not None:

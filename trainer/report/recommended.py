@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import mealrec
 from mealrec import MealRec, metrics, ranking
 from mealrec.batch import real_index
+from trainer.config import EvalConfig
 from trainer.errors import UserError
 from trainer.evaluation.run import open_inputs, open_run, single_world
 from trainer.inputs import Inputs
@@ -58,7 +59,7 @@ class Recommended:
 
 
 def recommend(run: Path, split: str, data: str | None, with_pictures: set[str] | None) -> Recommended:
-    """Rank all videos for every user of a split with a run's best weights, once.
+    """Rank all videos for every user of a split with a run's best weights, as at the end of the run.
 
     data: another address of the data set; with_pictures: ids of the videos whose frames can be shown, which
     alone are then looked at.
@@ -71,14 +72,14 @@ def recommend(run: Path, split: str, data: str | None, with_pictures: set[str] |
     stream = inputs.eval_stream(split, config.eval)
     if not stream.users:
         raise UserError(f"{inputs.index.path}: no users in the {split} split")
-    model, is_test = best.model(inputs).eval(), split == "test"
-    steps = config.eval.test_sampler_steps if is_test else config.eval.valid_sampler_steps
+    model, settings = best.model(inputs).eval(), config.eval
     sums = FrameWeightSums(model, choose_videos(inputs, with_pictures))
     parts: list[_Part] = []
+    E_ID = model.video_vectors()
     with torch.no_grad(), _inputs_of(model) as seen:
         for batch in stream:
             placed = inputs.on_device(batch)
-            parts.append(_rank(model, placed, seen, steps, mask_history=config.eval.mask_history))
+            parts.append(_rank(model, E_ID, placed, seen, settings))
             if "pool" in seen:
                 sums.add(placed["item"].flatten()[real_index(placed)], *seen["pool"])
     return _summary(parts, inputs, model, sums)
@@ -116,24 +117,23 @@ def _inputs_of(model: MealRec) -> Iterator[dict[str, tuple[torch.Tensor, ...]]]:
 
 def _rank(
     model: MealRec,
+    E_ID: torch.Tensor,
     batch: mealrec.Batch,
     seen: dict[str, tuple[torch.Tensor, ...]],
-    steps: int,
-    *,
-    mask_history: bool,
+    settings: EvalConfig,
 ) -> _Part:
     """Rank the users of a batch by their preferences after NPD and, where there is one, before it."""
     real = batch["weight"] > 0
-    vectors = {"whole": model.user_vectors(batch, steps)}
+    vectors = {"whole": model.user_vectors(batch, settings.test_sampler_steps)}
     if "npd" in seen:
         h_BD = seen["npd"][0]
         vectors["without"] = h_BD if model.bias is None else F.pad(h_BD, (0, 1), value=1.0)
-    hidden = (batch["history"], batch["history_row"]) if mask_history else None
-    E_ID, part = model.video_vectors(), _Part(batch["target"][real].cpu().numpy())
+    hidden = (batch["history"], batch["history_row"]) if settings.mask_history else None
+    part = _Part(batch["target"][real].cpu().numpy())
     for name, u_BD in vectors.items():
         above, equal = ranking.target_rank(u_BD, E_ID, batch["target"], hidden, kernel=model.config.kernel)
         score, video = ranking.top(u_BD, E_ID, TOP, hidden)
-        part.ndcg[name] = metrics.of_users(above[real], equal[real])[NDCG].cpu().numpy()
+        part.ndcg[name] = metrics.gains(above[real], equal[real])[NDCG].cpu().numpy()
         # Where the history leaves fewer than ten videos, the last places have none.
         part.top[name] = video.masked_fill(score == float("-inf"), 0)[real].cpu().numpy()
     return part

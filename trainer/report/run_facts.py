@@ -12,7 +12,8 @@ from shards.format.json_faults import first_fault
 from trainer import files, metrics_file, options, run_directory
 from trainer.config import RunConfig
 from trainer.errors import UserError
-from trainer.report.ranks import Ranks
+from trainer.evaluation import ranks
+from trainer.evaluation.ranks import Ranks
 
 Metrics = dict[str, float]
 T = TypeVar("T", bound=BaseModel)
@@ -121,7 +122,7 @@ def _read(path: Path, name: str, split: str) -> RunFacts:
         results=_checked(path / run_directory.RESULTS, Results) if finished else None,
         records=records,
         damaged=metrics_file.damaged_lines(metrics),
-        ranks=Ranks.of_run(path, split),
+        ranks=ranks.read(file) if (file := run_directory.ranks(path, split)).exists() else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from trainer import checkpoint_files, distributed
 from trainer.errors import UserError
 from trainer.evaluation import weights
 from trainer.evaluation.run import check_videos, open_run
-from trainer.inputs import feature_std, on_device
+from trainer.inputs import content_of, on_device
 from trainer.serving import saved
 from trainer.serving.catalogue import Catalogue, Id
 
@@ -36,7 +36,7 @@ class Recommendation(NamedTuple):
 class Source:
     """What a recommender is made of: the content of an export, or of a run and its data set.
 
-    state: all parameters in fp32, and `feature_std` where the model has that buffer.
+    config, state: the model and its parameters in fp32; its ID table has the content of its embeddings.
     item_ids: original ids, int64 or text [I].
     table: the frames of all videos, for models that read them.
     seed: of the noise from which the reverse chains start.
@@ -62,7 +62,7 @@ class Source:
         Raises:
             UserError: weights that are not those of the configuration.
         """
-        model = MealRec(self.config, feature_std=self.state.get("feature_std"))
+        model = MealRec(self.config)
         weights.load_into(model, self.state)
         return model.to(device).eval()
 
@@ -219,7 +219,7 @@ def open_trained(run: Path, data: str | None = None) -> Source:
         raise UserError(f"{run}: no such run or export")
     config, best = open_run(str(run), data)
     model, item_ids = best.model_config, weights.original_ids(run, best.facts)
-    table, std = None, None
+    state, table = best.state, None
     if model.has_video:
         index = Index.load(config.data.path or "")
         check_videos(index, str(run), item_ids)
@@ -227,10 +227,11 @@ def open_trained(run: Path, data: str | None = None) -> Source:
             shape = f"{index.frames} frames of {index.width}"
             raise UserError(f"{index.path}: found {shape}, the model expects {model.frames} of {model.width}")
         table = FeatureTable.open(index, config.data.cache_dir, verify=config.data.verify)
-        std = feature_std(model, index, table)
+        if model.has_content:
+            model, state = with_whole_table(model, state, index, table)
     return Source(
         config=model,
-        state=best.state if std is None else {**best.state, "feature_std": std},
+        state=state,
         item_ids=item_ids,
         table=table,
         seed=best.facts.seed,
@@ -239,6 +240,18 @@ def open_trained(run: Path, data: str | None = None) -> Source:
         weights_sha256=(best.facts.files or {}).get(checkpoint_files.WEIGHTS),
         data=config.data.path,
     )
+
+
+def with_whole_table(
+    config: MealRecConfig, state: dict[str, torch.Tensor], index: Index, table: FeatureTable | None
+) -> tuple[MealRecConfig, dict[str, torch.Tensor]]:
+    """Return the same model with the content of its embeddings in an ID table: it then needs no counts."""
+    counts = torch.from_numpy(index.train_counts())
+    model = MealRec(config, train_counts=counts, content=content_of(config, table)).eval()
+    weights.load_into(model, state)
+    whole = {**state, weights.ITEM_TABLE: model.table().detach()}
+    del whole["content_weight"]
+    return replace(config, use_ids=True, content_half=0.0), whole
 
 
 def open_export(folder: Path) -> Source:

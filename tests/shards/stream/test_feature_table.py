@@ -16,6 +16,7 @@ import torch
 from shards import DataError, Features, Index
 from shards.format import files
 from shards.format.files import file_sha256
+from shards.stream import feature_cache
 from shards.stream.evaluation import EvalStream
 from shards.stream.feature_table import FeatureTable
 from shards.stream.training import TrainStream
@@ -23,6 +24,22 @@ from tests.shards.format.tamper import rewrite_index, rewrite_shard
 
 ROOT = Path(__file__).parents[3]
 SHAPE = Features(frames=3, width=4, dtype="float16")
+
+
+def standardised(index, video_of, shape):
+    """The table that these data sets should have, [I+1, M, V], by the textbook's mean and deviation."""
+    videos = index.videos
+    table = np.zeros((videos + 1, shape.frames, shape.width))
+    frames = np.zeros(videos + 1, int)
+    for item in range(1, videos + 1):
+        if item % 5:
+            table[item], frames[item] = video_of(item, shape)
+    watched = index.train_counts() > 0
+    seen = np.concatenate([table[item, : frames[item]] for item in range(videos + 1) if watched[item]])
+    for item in range(videos + 1):
+        real = slice(0, frames[item])
+        table[item, real] = (table[item, real] - seen.mean(axis=0)) / seen.std(axis=0)
+    return table
 
 
 def _fill_elsewhere(path, cache, before=""):
@@ -44,13 +61,30 @@ def test_the_table_holds_every_video(make_data_set, video_of, tmp_path, capsys, 
     table = FeatureTable.open(index, tmp_path / "cache")
     assert table.features.shape == (51, 3, 4) and table.features.dtype == np.dtype(dtype)
     assert table.frames.shape == (51,) and table.frames.dtype == np.int64
+    expected = standardised(index, video_of, shape)
+    tolerance = 2e-3 if dtype == "float16" else 1e-5
     for item in range(51):
-        frames, count = video_of(item, shape) if item % 5 else (np.zeros((3, 4)), 0)
-        assert np.array_equal(table.features[item], frames) and table.frames[item] == count
+        assert np.allclose(table.features[item], expected[item], atol=tolerance)
+        assert table.frames[item] == (video_of(item, shape)[1] if item % 5 else 0)
     output = capsys.readouterr().err
     assert output.count("\n") == 1 and output.startswith("filling the feature table of data: 0 MB in ")
     FeatureTable.open(index, tmp_path / "cache")
     assert capsys.readouterr().err == ""
+
+
+def test_features_are_standardised_over_the_frames_of_watched_videos():
+    rng = np.random.default_rng(0)
+    table = rng.normal([100.0, -1e4, 3.0], [2.0, 0.1, 0.0], size=(5000, 2, 3)).astype(np.float32)
+    frames, watched = rng.integers(0, 3, 5000), rng.random(5000) < 0.7
+    table[np.arange(2) >= frames[:, None]] = 0
+    table[~watched] += 7 * (table[~watched] != 0)
+    feature_cache.standardise(table, frames, watched)
+    real = np.arange(2) < frames[:, None]
+    seen, others = table[real & watched[:, None]], table[real & ~watched[:, None]]
+    assert np.allclose(seen.mean(axis=0), 0, atol=1e-2) and np.allclose(seen.std(axis=0)[:2], 1, atol=1e-2)
+    assert others[:, 0].mean() == pytest.approx(7 / 2, abs=0.1)
+    assert not table[..., 2].any()  # constant: it tells nothing, also of videos that nobody watched
+    assert not table[~real].any()
 
 
 def test_no_features_no_table(make_data_set, tmp_path):
@@ -144,7 +178,7 @@ def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_
     process.communicate()
     assert list(cache.glob("features/*.partial-*"))
     table = FeatureTable.open(index, cache)
-    assert np.array_equal(table.features[1], video_of(1, SHAPE)[0])
+    assert np.allclose(table.features[1], standardised(index, video_of, SHAPE)[1], atol=2e-3)
     assert not list(cache.glob("features/*.partial-*"))
     assert "filling" in capsys.readouterr().err
 
@@ -152,10 +186,13 @@ def test_a_killed_fill_leaves_nothing_that_is_used(make_data_set, video_of, tmp_
 def test_the_table_belongs_to_the_content_of_the_shards_not_to_what_the_index_claims(make_data_set, tmp_path):
     one, _ = make_data_set(features=SHAPE, name="one")
     two, _ = make_data_set(features=SHAPE, name="two", videos=49)
-    three, _ = make_data_set(features=SHAPE, name="three", seed=1)  # other users, the same features
+    three, _ = make_data_set(features=SHAPE, name="three")
+    four, _ = make_data_set(features=SHAPE, name="four", users=3)  # fewer videos have been watched
     rewrite_index(two.path, lambda raw: raw.update(fingerprint=one.fingerprint))
-    tables = [FeatureTable.open(Index.load(index.path), tmp_path / "cache") for index in (one, two, three)]
-    assert len({table.folder for table in tables}) == 2 and tables[0].folder == tables[2].folder
+    tables = [
+        FeatureTable.open(Index.load(index.path), tmp_path / "cache") for index in (one, two, three, four)
+    ]
+    assert len({table.folder for table in tables}) == 3 and tables[0].folder == tables[2].folder
     assert len(tables[1].features) == 50
 
     def change(samples):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.trainer import runs
-from trainer.evaluation import evaluate
+from trainer.evaluation import command, evaluate
 
 
 def brute_force(scores: np.ndarray, target: int, hidden: set[int]) -> dict[str, float]:
@@ -72,6 +72,6 @@ def test_command_finds_what_the_run_found(
 ) -> None:
     monkeypatch.setenv("MEALREC_CACHE", str(cache))
     for run, split in ((one_rank["bf16"], "valid"), (two_ranks[2], "test"), (two_ranks[3], "test")):
-        assert evaluate.main([str(run), "--split", split, "--sampler_steps", "0"]) == 0
+        assert command.main([str(run), "--split", split, "--sampler_steps", "0"]) == 0
         actual, expected = json.loads(capsys.readouterr().out), runs.results(run)[split]
         assert {name: actual[name] for name in expected} == pytest.approx(expected, abs=1e-9)

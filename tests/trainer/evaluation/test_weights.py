@@ -17,7 +17,7 @@ from shards import file_sha256
 from tests.trainer.attack import Attack
 from trainer import checkpoint_files
 from trainer.errors import UserError
-from trainer.evaluation import evaluate, weights
+from trainer.evaluation import command, weights
 
 
 def test_configurations_saved_before_an_option_existed() -> None:
@@ -80,7 +80,7 @@ def test_a_run_of_somebody_else_runs_no_code(two_ranks: dict[int, Path], tmp_pat
     (run / "config.yaml").write_text(f"data: {{path: 'pipe:touch {tmp_path}/proof2; cat'}}")
     shutil.copytree(two_ranks[0] / "checkpoints", run / "checkpoints", dirs_exist_ok=True)
     with pytest.raises(UserError, match="data.path is the command"):
-        evaluate.main([str(run)])
+        command.main([str(run)])
     assert not (tmp_path / "proof2").exists()
 
 

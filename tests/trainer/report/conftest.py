@@ -1,4 +1,4 @@
-"""Two runs of one data set with ranks, and their page, made once for the tests of this folder."""
+"""Two runs of one data set, and their page, made once for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mealrec import MealRec
-from tests.trainer.report.pages import Page, write_ranks
+from tests.trainer.report.pages import Page
 from trainer.config import RunConfig
 from trainer.evaluation.run import open_inputs, open_run, single_world
 from trainer.inputs import Inputs
@@ -81,29 +81,25 @@ def all_scores(model: MealRec, batch: dict) -> np.ndarray:
 
 
 def brute_ranks(ranked: Ranked) -> dict[str, np.ndarray]:
-    """The columns of ranks-test.parquet, from the scores."""
+    """What ranks-test.parquet should hold, from the scores."""
     scores = ranked.hidden_scores(ranked.scores)
     own = scores[np.arange(len(scores)), ranked.targets - 1][:, None]
-    index = ranked.inputs.index
     return {
-        "user": np.asarray(index.user_ids())[ranked.users],
-        "target": np.asarray(index.item_ids())[ranked.targets - 1],
         "above": (scores > own).sum(1),
         "equal": (scores == own).sum(1) - 1,
         "history": ranked.lengths,
-        "count": index.train_counts()[ranked.targets],
+        "count": ranked.inputs.index.train_counts()[ranked.targets],
     }
 
 
 @pytest.fixture(scope="package")
 def ranked(one_rank: dict[str, Path], cache: Path, workplace: Path) -> list[Ranked]:
-    """The plain run and the one in bf16, copies with ranks; the second has a hostile name."""
+    """The plain run and the one in bf16, copies; the second has a hostile name."""
     copies = []
     for name, copy in (("whole", "whole"), ("bf16", HOSTILE)):
         path = workplace / "reported" / copy
         shutil.copytree(one_rank[name], path)
         copies.append(rank(path, cache))
-        write_ranks(path, "test", brute_ranks(copies[-1]))
     return copies
 
 

@@ -1,14 +1,9 @@
-"""Reads a page as its reader does: tables by caption, notes, what it would load; and writes ranks to report."""
+"""Reads a page as its reader does: tables by caption, notes, and what it would load."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 VOID = {"meta", "link", "img", "br"}
 Row = list[list[str]]  # cells, each with its texts: the value, what is hidden, the second line
@@ -85,13 +80,3 @@ class Page(HTMLParser):
         (cells,) = [each for each in rows[1:] if each[0][0] == row]
         low, high = cells[place][-1].split(" to ")
         return float(low), float(high)
-
-
-def write_ranks(run: Path, split: str, columns: dict[str, Any]) -> Path:
-    """Write ranks as an evaluation does."""
-    small = ("above", "equal", "history")
-    arrays = {
-        name: pa.array(values, pa.int32() if name in small else None) for name, values in columns.items()
-    }
-    pq.write_table(pa.table(arrays), run / f"ranks-{split}.parquet")
-    return run / f"ranks-{split}.parquet"

@@ -1,4 +1,4 @@
-"""The numbers of the page against NumPy, and that the page is one file that runs nothing of anybody else's."""
+"""The numbers of the page against NumPy, and that the page is one file that runs nothing of others."""
 
 from __future__ import annotations
 
@@ -123,10 +123,8 @@ def test_what_npd_changes(page: Page, ranked: list[Ranked]) -> None:
         whole, plain = lists(run, run.scores), lists(run, before)
         shown = page.column(caption, name)
         both = [len(set(a) & set(b)) / 10 for a, b in zip(whole.tolist(), plain.tolist(), strict=True)]
-        assert (
-            shown["users whose first video is another one"]
-            == f"{100 * (whole[:, 0] != plain[:, 0]).mean():.1f} %"
-        )
+        other = (whole[:, 0] != plain[:, 0]).mean()
+        assert shown["users whose first video is another one"] == f"{100 * other:.1f} %"
         assert shown["share of the top 10 that both have"] == f"{100 * np.mean(both):.1f} %"
         assert shown["NDCG@10 with NPD"] == page.column("Metrics", name)["NDCG@10"]
         hidden = run.hidden_scores(before)

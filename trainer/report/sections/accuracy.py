@@ -15,8 +15,8 @@ def section(comparison: Comparison) -> Section:
     """Return the section."""
     runs, split = comparison.runs, comparison.split
     notes = [
-        f"{run.name} has no ranks of its {split} users, so no intervals and groups: "
-        f"python -m trainer evaluate {run.path}{'' if split == 'test' else f' --split {split}'} writes them."
+        f"{run.name} has no ranks of its {split} users, so no intervals and groups: {_command(run, split)}"
+        " writes them."
         for run in runs
         if run.ranks is None
     ]
@@ -34,6 +34,13 @@ def section(comparison: Comparison) -> Section:
     )
 
 
+def _command(run: RunFacts, split: str) -> str:
+    """What writes a run's ranks: the evaluation that a run ends with."""
+    command = f"python -m trainer evaluate {run.path}"
+    steps = run.config.eval.test_sampler_steps
+    return command if split == "test" else f"{command} --split {split} --sampler_steps {steps}"
+
+
 def _has_metrics(run: RunFacts, split: str) -> bool:
     return run.ranks is not None or bool(run.results and run.results.of(split))
 
@@ -44,7 +51,7 @@ def _metrics(comparison: Comparison) -> Table:
     for place, run in enumerate(comparison.runs):
         results = run.results.of(comparison.split) if run.results else None
         if run.ranks is not None:
-            users, cells = len(run.ranks), [estimate(value) for value in _estimates(run.ranks.metrics())]
+            users, cells = len(run.ranks.user), [estimate(value) for value in _estimates(run.ranks.gains())]
         else:
             users, cells = int((results or {}).get("users", 0)), _cells(results)
         heads[len(columns) + 1] = place
@@ -80,11 +87,11 @@ def _estimates(metrics: dict[str, np.ndarray]) -> list[Estimate]:
 def _differences(comparison: Comparison, others: list[int]) -> Table:
     first = comparison.runs[0]
     assert first.ranks is not None, "comparable runs have ranks"
-    before, columns = first.ranks.metrics(), []
+    before, columns = first.ranks.gains(), []
     for number_ in others:
         ranks = comparison.runs[number_].ranks
         assert ranks is not None, "comparable runs have ranks"
-        after = ranks.metrics()
+        after = ranks.gains()
         changes = {name: after[name] - before[name] for name in NAMES}
         columns.append([difference(value) for value in _estimates(changes)])
     rows = [[Cell(name.upper()), *(column[row] for column in columns)] for row, name in enumerate(NAMES)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.evaluation.ranks import Ranks
 from trainer.report.blocks import Cell, Chart, Section, Table, estimate, number
 from trainer.report.charts import bars
 from trainer.report.comparison import Comparison
-from trainer.report.ranks import Ranks
 from trainer.report.statistics import COUNT_EDGES, HISTORY_EDGES, Estimate, estimates, groups
 
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
@@ -43,7 +43,7 @@ def section(comparison: Comparison) -> Section:
 
 
 def _rows(ranks: Ranks, values: np.ndarray, edges: tuple[int, ...]) -> Rows:
-    metrics = ranks.metrics()
+    metrics = ranks.gains()
     values_UK = np.stack([metrics[name] for name in METRICS], axis=1)
     return {
         group.label: (int(group.chosen.sum()), estimates(values_UK[group.chosen]))
@@ -55,9 +55,9 @@ def _cold(name: str, ranks: Ranks) -> str:
     cold = ranks.count == 0
     if not cold.any():
         return f"{name}: no user's target is cold; all of them have training interactions."
-    metrics = ranks.metrics()
+    metrics = ranks.gains()
     figures = [f"{shown} {metrics[key][cold].mean():.4f}" for key, shown in METRICS.items()]
-    users = f"{int(cold.sum()):,} of {len(ranks):,} users"
+    users = f"{int(cold.sum()):,} of {len(ranks.user):,} users"
     return f"{name}: {users} have a cold target, without training interactions: {', '.join(figures)}."
 
 
