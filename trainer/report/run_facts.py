@@ -32,6 +32,7 @@ class Results(_File):
     test: Metrics | None = None
     popularity: Metrics | None = None
     oracle: Metrics | None = None
+    fingerprint: str = ""
     best_step: int = 0
     epochs: int = 0
     steps: int = 0
@@ -81,7 +82,7 @@ class RunFacts:
     @property
     def fingerprint(self) -> str:
         """Of the data set that it was trained on; empty where that is not known."""
-        return self.environment.fingerprint
+        return (self.results.fingerprint if self.results else "") or self.environment.fingerprint
 
 
 def read_runs(paths: list[str], split: str) -> list[RunFacts]:

@@ -99,7 +99,8 @@ def without_npd(run: Ranked) -> np.ndarray:
         rows = {}
         for batch in run.inputs.eval_stream("test", run.config.eval):
             scores = all_scores(run.model, run.inputs.on_device(batch))
-            rows |= dict(zip(batch["sample_id"].tolist(), scores, strict=True))
+            real = batch["weight"].numpy() > 0
+            rows |= dict(zip(batch["sample_id"].numpy()[real].tolist(), scores[real], strict=True))
         return np.stack([rows[user] for user in run.users.tolist()])
     finally:
         config.mix = trained

@@ -20,7 +20,7 @@ def section(comparison: Comparison) -> Section:
         for run in runs
         if run.ranks is None
     ]
-    notes += filter(None, (comparison.refusal(number) for number in range(1, len(runs))))
+    notes += filter(None, (comparison.refusal(place) for place in range(1, len(runs))))
     tables = [_metrics(comparison)] if any(_has_metrics(run, split) for run in runs) else []
     if others := comparison.comparable():
         tables.append(_differences(comparison, others))
@@ -50,12 +50,13 @@ def _metrics(comparison: Comparison) -> Table:
     heads = {}
     for place, run in enumerate(comparison.runs):
         results = run.results.of(comparison.split) if run.results else None
+        cells = _cells(results)
         if run.ranks is not None:
-            users, cells = len(run.ranks.user), [estimate(value) for value in _estimates(run.ranks.gains())]
-        else:
-            users, cells = int((results or {}).get("users", 0)), _cells(results)
+            users = len(run.ranks.user)
+            measured = map(estimate, _estimates(run.ranks.gains()))
+            cells = [*measured, Cell(f"{users:,}", order=users)]
         heads[len(columns) + 1] = place
-        columns.append((run.name, [*cells, Cell(f"{users:,}", order=users)]))
+        columns.append((run.name, cells))
     columns += [(name, _cells(values)) for name, values in _references(comparison).items()]
     rows = [[Cell(name)] for name in (*map(str.upper, NAMES), "users")]
     for _, cells in columns:
@@ -88,8 +89,8 @@ def _differences(comparison: Comparison, others: list[int]) -> Table:
     first = comparison.runs[0]
     assert first.ranks is not None, "comparable runs have ranks"
     before, columns = first.ranks.gains(), []
-    for number_ in others:
-        ranks = comparison.runs[number_].ranks
+    for place in others:
+        ranks = comparison.runs[place].ranks
         assert ranks is not None, "comparable runs have ranks"
         after = ranks.gains()
         changes = {name: after[name] - before[name] for name in NAMES}
@@ -97,7 +98,7 @@ def _differences(comparison: Comparison, others: list[int]) -> Table:
     rows = [[Cell(name.upper()), *(column[row] for column in columns)] for row, name in enumerate(NAMES)]
     return Table(
         f"Difference to {first.name}, user by user",
-        ["", *(comparison.runs[number_].name for number_ in others)],
+        ["", *(comparison.runs[place].name for place in others)],
         rows,
         dict(enumerate(others, start=1)),
         sortable=True,
