@@ -10,6 +10,8 @@ from trainer.report.blocks import label
 from trainer.report.statistics import Estimate
 
 MOST_POINTS = 2000  # of a line, on a screen that has fewer
+STEPS = {"title": {"text": "step"}, "unifiedhovertitle": {"text": "step %{x}"}}
+"""The axis of steps."""
 Trace = dict[str, Any]
 
 
@@ -47,7 +49,7 @@ def curve(
         "line": {"dash": dash, "width": 2},
         "marker": {"size": 6},
         "meta": {"run": run},
-        "hovertemplate": "%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
+        "hovertemplate": "%{y:.4f}",
     }
 
 
@@ -72,6 +74,5 @@ def bars(
         "customdata": [[count, value.low, value.high] for count, value in zip(users, found, strict=True)],
         "name": label(name),
         "meta": {"run": run},
-        "hovertemplate": "%{fullData.name}<br>%{x}: %{y:.4f} (%{customdata[1]:.4f} to %{customdata[2]:.4f}),"
-        " %{customdata[0]} users<extra></extra>",
+        "hovertemplate": "%{y:.4f} (%{customdata[1]:.4f} to %{customdata[2]:.4f}), %{customdata[0]} users",
     }

@@ -31,6 +31,7 @@ function draw() {
       // A finger on a chart scrolls the page.
       dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
       font: { color: colour("ink"), family: "system-ui, sans-serif", size: 12 },
+      hovermode: "x unified", // the values of all runs
       hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("line"), font: { color: colour("ink") } },
       margin: { l: 8, r: 8, t: 8, b: 8 },
       paper_bgcolor: "rgba(0, 0, 0, 0)",

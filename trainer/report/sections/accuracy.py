@@ -66,9 +66,9 @@ def _metrics(comparison: Comparison) -> Table:
 
 
 def _references(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """Floor and ceiling, where all runs are on one data set: they depend on nothing else but its users."""
-    first = comparison.runs[0]
-    if comparison.split != "test" or any(run.fingerprint != first.fingerprint for run in comparison.runs):
+    """Floor and ceiling of the test users, where they are the same for all runs."""
+    depends = {(run.fingerprint, run.config.eval.mask_history) for run in comparison.runs}
+    if comparison.split != "test" or len(depends) > 1:
         return {}
     results = next((run.results for run in comparison.runs if run.results), None)
     found = {"popularity": results.popularity, "oracle": results.oracle} if results else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.report.blocks import Chart, Section
-from trainer.report.charts import curve
+from trainer.report.charts import STEPS, curve
 from trainer.report.comparison import Comparison
 
 LOSSES = {
@@ -34,5 +34,5 @@ def _chart(comparison: Comparison, key: str, title: str, split: str | None) -> C
         records = [record for record in run.records if record.get("split") == split]
         if trace := curve(records, key, number, run.name, markers=split is not None):
             traces.append(trace)
-    layout = {"xaxis": {"title": {"text": "step"}}, "yaxis": {} if split else {"type": "log"}}
+    layout = {"xaxis": STEPS, "yaxis": {} if split else {"type": "log"}}
     return Chart(title, f"{title} by step, a line for each run", traces, layout)

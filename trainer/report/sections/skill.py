@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mealrec.skill import LEVELS
 from trainer.report.blocks import Chart, Section
-from trainer.report.charts import curve
+from trainer.report.charts import STEPS, curve
 from trainer.report.comparison import Comparison
 
 MODULES = {"tcd": "TCD", "npd": "NPD"}
@@ -38,5 +38,5 @@ def _chart(comparison: Comparison, module: str, other: str) -> Chart:
             if trace := curve(guards, f"{module}_skill_{level}_{other}", number, name, dash=DASHES[level]):
                 traces.append(trace)
     title = f"{MODULES[module]} over {OTHERS[other]}"
-    layout = {"xaxis": {"title": {"text": "step"}}, "yaxis": {}}
+    layout = {"xaxis": STEPS, "yaxis": {}}
     return Chart(title, f"Skill of {title} by step, lines for each run and noise level", traces, layout)
