@@ -178,11 +178,17 @@ class FramePooling(nn.Module):
         self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, g_NMD: torch.Tensor, c_ND: torch.Tensor
     ) -> torch.Tensor:
         """x, g: [N, M, D]; mask: bool [N, M]; c: [N, D]; returns [N, D]."""
-        q_NHK = self.query(c_ND).unflatten(1, (self.heads, -1))
-        score_NHM = self.key(q_NHK, x_NMD, g_NMD, self.position).float() * q_NHK.shape[2] ** -0.5
-        weight_NHM = masked_softmax(score_NHM, mask_NM[:, None]).to(x_NMD.dtype)
+        weight_NHM = self.weights(x_NMD, mask_NM, g_NMD, c_ND).to(x_NMD.dtype)
         pooled_ND: torch.Tensor = self.out((weight_NHM @ x_NMD).flatten(1))
         return pooled_ND
+
+    def weights(
+        self, x_NMD: torch.Tensor, mask_NM: torch.Tensor, g_NMD: torch.Tensor, c_ND: torch.Tensor
+    ) -> torch.Tensor:
+        """The weight of each frame by head, float32 [N, H, M] with a sum of 1; the arguments of `forward`."""
+        q_NHK = self.query(c_ND).unflatten(1, (self.heads, -1))
+        score_NHM = self.key(q_NHK, x_NMD, g_NMD, self.position).float() * q_NHK.shape[2] ** -0.5
+        return masked_softmax(score_NHM, mask_NM[:, None])
 
 
 class TCD(nn.Module):

@@ -17,12 +17,13 @@ ROOMS = {
     "trainer": {"mealrec", "shards"},
     "tune": {"trainer"},
 }
-# Inside trainer: what lies flat is shared; each process may import that, and two also evaluate.
+# Inside trainer: what lies flat is shared; each process may import that, and three also evaluate.
 PROCESSES = {
     "launch": set(),
     "evaluation": set(),
     "rank": {"evaluation"},
     "serving": {"evaluation"},
+    "report": {"evaluation"},
 }
 ALONE = {"webdataset": "shards", "deepspeed": "trainer", "ray.tune": "tune"}
 # A callback names the loop that calls it, as a type alone.

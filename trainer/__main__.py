@@ -4,6 +4,7 @@
 evaluate RUN [OPTIONS]    evaluate a run's best checkpoint
 recommend RUN [OPTIONS]   the top videos of users, or of any histories
 export RUN [OPTIONS]      a run as files that need no run, no data set and no pickles
+report RUN ... --out FILE one page about one or several runs
 submit WHERE -- OPTIONS   train on a cluster: slurm, ray or kubernetes
 """
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "evaluate": "trainer.evaluation.command",
     "export": "trainer.serving.export",
     "recommend": "trainer.serving.recommend",
+    "report": "trainer.report.command",
     "submit": "trainer.launch.submit.command",
 }
 OPERATOR, RANK = "trainer.launch.operator", "trainer.rank.main"

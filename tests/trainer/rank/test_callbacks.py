@@ -11,6 +11,7 @@ from mealrec import MealRecConfig
 from tests.trainer import runs
 from trainer.distributed import World
 from trainer.errors import UserError
+from trainer.metrics_file import read
 from trainer.rank.callbacks import metrics_file
 from trainer.rank.callbacks.base import Callback
 from trainer.rank.callbacks.checkpointing import Checkpointing
@@ -184,7 +185,7 @@ def test_cut_back_drops_what_came_after(tmp_path: Path) -> None:
     lines += [{"step": 2, "split": "test"}, {"step": 3, "loss": 3}]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
     assert metrics_file.cut_back(file, 2) is None
-    assert metrics_file.read(file) == lines[:3]
+    assert read(file) == lines[:3]
     assert metrics_file.cut_back(file, 0) is None
     assert file.read_text() == ""
 
@@ -195,7 +196,7 @@ def test_damaged_lines_cost_no_others(tmp_path: Path, damaged: bytes) -> None:
     content = b'{"step": 1}\n' + damaged + b'\n{"step": 2}\n{"step": 3}\n'
     file.write_bytes(content)
     assert "1 damaged lines left out; the old file is kept as damaged-" in metrics_file.cut_back(file, 2)
-    assert metrics_file.read(file) == [{"step": 1}, {"step": 2}]
+    assert read(file) == [{"step": 1}, {"step": 2}]
     assert (tmp_path / "damaged-metrics.jsonl").read_bytes() == content
 
 

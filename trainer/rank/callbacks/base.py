@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.metrics_file import Record as Record
+
 if TYPE_CHECKING:
     from shards import Batch
     from trainer.rank.loop import Loop
     from trainer.rank.step import StepReport
-
-Record = dict[str, Any]
 
 
 class Callback:

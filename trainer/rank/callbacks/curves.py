@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from trainer.metrics_file import read
 from trainer.rank.callbacks.base import Callback
-from trainer.rank.callbacks.metrics_file import read
 from trainer.rank.loop import Loop
 
 

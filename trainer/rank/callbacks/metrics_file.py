@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from trainer import files
+from trainer.metrics_file import damaged_lines, read
 from trainer.rank.callbacks.base import Callback, Record
 from trainer.rank.loop import Loop
 
@@ -27,12 +28,6 @@ class MetricsFile(Callback):
     on_evaluation = on_log
 
 
-def read(path: Path) -> list[Record]:
-    """Return the records of a metrics file, without damaged lines such as a last one that was cut short."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [record for line in lines if (record := _record(line)) is not None]
-
-
 def cut_back(path: Path, step: int) -> str | None:
     """Drop what a killed run wrote after the checkpoint of `step`, and its final test.
 
@@ -40,18 +35,10 @@ def cut_back(path: Path, step: int) -> str | None:
     """
     if not path.exists():
         return None
-    damaged = sum(_record(line) is None for line in path.read_bytes().splitlines()[:-1])
+    damaged = damaged_lines(path)
     kept = [record for record in read(path) if record["step"] <= step and record.get("split") != "test"]
     aside = files.set_aside(path) if damaged else None
     files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return (
         f"{path}: {damaged} damaged lines left out; the old file is kept as {aside.name}" if aside else None
     )
-
-
-def _record(line: bytes) -> Record | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
