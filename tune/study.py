@@ -11,7 +11,7 @@ from typing import Any
 from trainer.default_data import DEFAULT_DATA, make_default_data
 from trainer.errors import UserError
 from trainer.inputs import open_index
-from tune import figures, statistics
+from tune import figures, statistics, tracking
 from tune.designs import DESIGNS, Cell, baseline_of, default_of
 from tune.ledger import Ledger, Row
 from tune.space import Overrides, Space
@@ -62,6 +62,7 @@ def run_study(study: Study, data: list[Path]) -> bool:
     for name in study.fixed:
         if any(name in dict(cell.overrides) for cell in cells):
             raise UserError(f"--{name}: the study {study.name} varies it itself")
+    tracking.check([cells[0].point(study.fixed, 0)])
     if not data:
         data = [make_default_data(DEFAULT_DATA)]
     names = [open_index(path).name for path in data]
