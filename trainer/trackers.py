@@ -6,8 +6,8 @@ import importlib.util
 
 from trainer.errors import UserError, line_of
 
-# How a tracker finds its server, and its names: ranks on other hosts get them. They get no keys and passwords,
-# as those would be seen in the list of processes.
+# How a tracker finds its server, and its names, for ranks on other hosts. Keys and passwords are not among
+# them, as they would be seen in the list of processes.
 VARIABLES = (
     "WANDB_MODE",
     "WANDB_BASE_URL",

@@ -77,9 +77,8 @@ class Tracking(Callback):
             return
         self._arrived.put(end)
         self._thread.join(seconds)
-        left = sum(not isinstance(item, End) for item in self._unsent) + self._arrived.qsize()
         if self._thread.is_alive() or self._unsent:
-            self._say(f"did not take the end of the run and {left} records; {run_directory.METRICS} has all")
+            self._say(f"has not got all of this run; {run_directory.METRICS} has")
 
     def _send_all(self) -> None:
         """Send what arrives, until the end has."""
