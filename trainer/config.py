@@ -112,6 +112,9 @@ class TrainConfig:
         5, "evaluations without a better validation NDCG@10 before training stops; 0: never stop early"
     )
     tensorboard: bool = option(True, "write TensorBoard event files into the run directory")
+    track: Literal["none", "wandb", "mlflow"] = option(
+        "none", "send options, losses, evaluations and results to Weights & Biases or MLflow"
+    )
 
 
 @dataclass

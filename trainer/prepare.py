@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from trainer import ds_config, files, options, run_directory
+from trainer import ds_config, files, options, run_directory, trackers
 from trainer.batching import Batching
 from trainer.config import RunConfig
 from trainer.default_data import make_default_data
@@ -160,6 +160,7 @@ def check_run(config: RunConfig, *, world_size: int, on_gpu: bool) -> tuple[Inde
     from shards import Index
 
     _check_values(config)
+    trackers.check(config.train.track)
     batching = ds_config.settle_batching(config, world_size, on_gpu=on_gpu)
     ds_config.engine_config(config, batching, on_gpu=on_gpu, has_bf16=on_gpu, run_dir=None)
     config.train.batch_size = batching.batch_size

@@ -14,10 +14,11 @@ from tune.guard import Guard
 from tune.space import Space
 
 
-def connect(address: str | None, *, on_gpu: bool) -> Guard | None:
+def connect(address: str | None, *, on_gpu: bool, variables: dict[str, str]) -> Guard | None:
     """Join the cluster (in a submitted job its own), or start Ray here, on loopback alone.
 
-    Returns the guard of a Ray that was started here.
+    `variables` are environment variables of every worker beside our own. Returns the guard of a Ray that was
+    started here.
 
     Raises:
         UserError: no cluster answers at that address.
@@ -26,7 +27,7 @@ def connect(address: str | None, *, on_gpu: bool) -> Guard | None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS")
-    variables = worker_variables(on_gpu)
+    variables = {**worker_variables(on_gpu), **variables}
     settings: dict[str, Any] = {}
     guard = None
     if not address:

@@ -13,7 +13,7 @@ from trainer.default_data import DEFAULT_DATA, make_default_data
 from trainer.errors import UserError
 from trainer.files import replacing
 from trainer.inputs import open_index
-from tune import figures
+from tune import figures, tracking
 from tune.designs import DESIGNS, MORE_SEEDS, Cell, default_of, varied
 from tune.evidence import STILL_IMPROVING, Evidence, read_ranks, read_training
 from tune.ledger import Ledger, Row
@@ -65,6 +65,7 @@ def run_study(study: Study, data: list[Path]) -> bool:
     for name in study.fixed:
         if name in varied(cells):
             raise UserError(f"--{name}: the study {study.name} varies it itself")
+    tracking.check([cells[0].point(study.fixed, 0)])
     if not data:
         data = [make_default_data(DEFAULT_DATA)]
     names = [open_index(path).name for path in data]

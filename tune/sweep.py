@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import run_directory
 from trainer.inputs import open_index
-from tune import cluster
+from tune import cluster, tracking
 from tune.ledger import Ledger, Outcome, Row, ranked
 from tune.space import Point, Space
 from tune.trial import TRIAL_CPU, TrialSettings, trial
@@ -35,6 +35,7 @@ def sweep(
     Raises:
         UserError, DataError: no data set, a directory that is taken, a trial that needs more than there is.
     """
+    tracking.check(space.points())
     ledger = Ledger(out, space.points(), data.absolute(), open_index(data).fingerprint, resume=resume)
     points = ledger.pending()
     print(f"{len(ledger.points)} points, {len(points)} to run: {ledger.out}", file=sys.stderr)
@@ -51,7 +52,8 @@ def run_points(space: Space, points: list[Point], ledger: Ledger, data: Path, ad
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    guard = cluster.connect(address, on_gpu=space.gpus_per_trial > 0)
+    variables = tracking.variables(points, tracking.group_of(ledger.out))
+    guard = cluster.connect(address, on_gpu=space.gpus_per_trial > 0, variables=variables)
     try:
         cluster.check_resources(space)
         asha = None
@@ -91,6 +93,7 @@ def trial_settings(space: Space, point: Point, ledger: Ledger, data: Path) -> Tr
         ray=str(ledger.out / "ray"),
         workers=space.gpus_per_trial or space.workers_per_trial,
         on_gpu=space.gpus_per_trial > 0,
+        group=tracking.group_of(ledger.out),
     )
 
 

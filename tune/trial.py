@@ -32,6 +32,7 @@ class TrialSettings:
     ray: str  # directory for Ray's own files
     workers: int  # ranks of the run
     on_gpu: bool
+    group: str  # in which a tracker shows the run
 
 
 class Report(Callback):
@@ -54,7 +55,7 @@ def train_rank(config: dict[str, Any]) -> None:
     started = (Path(settings.run) / run_directory.CONFIG).is_file()
     arguments = ["--run", settings.run, "--resume"] if started else settings.arguments
     try:
-        main.run(arguments, callbacks=[Report()])
+        main.run(arguments, callbacks=[Report()], group=settings.group)
     except Exception as error:
         if os.environ["RANK"] == "0":
             Outcome("failed", line_of(error)).write(settings.outcome)

@@ -22,7 +22,7 @@ from trainer.evaluation.results import evaluate_best
 from trainer.inputs import Inputs
 from trainer.rank import compiled, engine, heartbeat, parent_watch, provenance, watchdog
 from trainer.rank.average import WeightAverage
-from trainer.rank.callbacks import metrics_file
+from trainer.rank.callbacks import metrics_file, tracking
 from trainer.rank.callbacks.averaging import Averaging
 from trainer.rank.callbacks.base import Callback
 from trainer.rank.callbacks.checkpointing import Checkpointing
@@ -56,11 +56,11 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
-def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
+def run(arguments: Sequence[str], callbacks: Sequence[Callback] = (), group: str = "") -> None:
     """Train as the command line says, in the run directory of the operator.
 
     Rank 0 makes a run directory where there is none. `callbacks` get the same events as the run's own, before
-    the results are written.
+    the results are written. `group` is the sweep or study that a tracker shows the run in.
 
     Raises:
         UserError, DataError, ConfigError: a user's mistake that was not seen before the start.
@@ -78,14 +78,16 @@ def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
     )
     try:
         beating = heartbeat.start(world, config.run.host_timeout)
-        train(config, world, callbacks)
+        train(config, world, callbacks, group)
         heartbeat.stop(beating)
     finally:
         if lock is not None:
             lock.release()
 
 
-def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callback] = ()) -> None:
+def train(
+    config: RunConfig, world: distributed.World, callbacks: Sequence[Callback] = (), group: str = ""
+) -> None:
     """Do the whole run on this rank: resume or start, train, evaluate, write the results."""
     run_dir = Path(str(config.run.dir))
     if config.resume and run_directory.is_finished(run_dir):
@@ -126,7 +128,7 @@ def train(config: RunConfig, world: distributed.World, callbacks: Sequence[Callb
     if compiles:
         compiled.compile_losses(model, mode=config.train.compile)
 
-    loop = build_loop(config, inputs, stream, checkpoints, settings, callbacks)
+    loop = build_loop(config, inputs, stream, checkpoints, settings, callbacks, group)
     if checkpoint is not None:
         checkpoints.load(checkpoint, loop, universal=universal)
     if world.is_main and config.resume:
@@ -161,6 +163,7 @@ def build_loop(
     checkpoints: Checkpoints,
     settings: dict[str, Any],
     callbacks: Sequence[Callback] = (),
+    group: str = "",
 ) -> Loop:
     """Return the loop with its step and callbacks."""
     world, run_dir = inputs.world, Path(str(config.run.dir))
@@ -201,6 +204,8 @@ def build_loop(
         metrics = run_dir / run_directory.METRICS
         own += [MetricsFile(metrics), ProgressBar(stream.steps_per_epoch, config.train.max_epochs)]
         own += [Monitor(model.monitor)] if model.monitor.enabled else []
+        if config.train.track != "none":
+            own.append(tracking.make(config.train.track, run_dir, group))
     if config.train.log_samples:
         own.append(SampleLog(run_dir / run_directory.SAMPLES, is_main=world.is_main))
     own += [checkpointing, preemption]

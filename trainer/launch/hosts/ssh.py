@@ -9,13 +9,19 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer import processes, run_directory
+from trainer import processes, run_directory, trackers
 from trainer.command_line import encode
 from trainer.launch import deepspeed
 from trainer.launch.hosts.check import SSH_OPTIONS
 from trainer.launch.session import kill_session
 
-_FORWARDED = (run_directory.RUN_VARIABLE, "DS_ACCELERATOR", "PATH", "TORCH_EXTENSIONS_DIR")
+_FORWARDED = (
+    run_directory.RUN_VARIABLE,
+    "DS_ACCELERATOR",
+    "PATH",
+    "TORCH_EXTENSIONS_DIR",
+    *trackers.VARIABLES,
+)
 _FORWARDED_PREFIXES = ("MEALREC_", "NCCL_", "GLOO_", "FI_", "OMP_", "MALLOC_")
 
 

@@ -42,6 +42,9 @@ class Callback:
     def on_end(self, loop: Loop) -> None:
         """Run after the last epoch, or an early stop."""
 
+    def on_results(self, loop: Loop, results: dict[str, Any]) -> None:
+        """Run on rank 0 alone, once results.json is written; `results` is its content."""
+
     def on_error(self, loop: Loop, error: BaseException) -> None:
         """Run before the error is raised further and the process ends."""
 

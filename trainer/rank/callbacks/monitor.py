@@ -23,9 +23,13 @@ class Monitor(Callback):
         self._write(record["split"], record)
 
     def _write(self, group: str, record: Record) -> None:
-        plotted = {name: value for name, value in record.items() if name not in NOT_PLOTTED}
-        guards = plotted.pop("guards", {})
-        plotted |= {f"guards/{name}": value for name, value in guards.items()}
         self.monitor.write_events(
-            [(f"{group}/{name}", value, record["step"]) for name, value in plotted.items()]
+            [(f"{group}/{name}", value, record["step"]) for name, value in plotted(record).items()]
         )
+
+
+def plotted(record: Record) -> dict[str, float]:
+    """Return the numbers of a record that have a curve, by name."""
+    numbers = {name: value for name, value in record.items() if name not in NOT_PLOTTED}
+    guards = numbers.pop("guards", {})
+    return numbers | {f"guards/{name}": value for name, value in guards.items()}

@@ -73,6 +73,7 @@ class Results(Callback):
         }
         files.write_json(self.path, results)
         print("\n".join([table(results), *unskilled(results["guards"])]), file=sys.stderr, flush=True)
+        loop.tell("on_results", results)
 
 
 def table(results: dict[str, Any]) -> str:
