@@ -65,7 +65,7 @@ def run_study(study: Study, data: list[Path]) -> bool:
     for name in study.fixed:
         if name in varied(cells):
             raise UserError(f"--{name}: the study {study.name} varies it itself")
-    tracking.check([cells[0].point(study.fixed, 0)])
+    tracking.check(cells[0].points(study.fixed, 0, [0]))
     if not data:
         data = [make_default_data(DEFAULT_DATA)]
     names = [open_index(path).name for path in data]
