@@ -49,7 +49,11 @@ class VideoRows:
         matched = self.known >= 0
         filled[1:][torch.from_numpy(matched)] = old[torch.from_numpy(self.known[matched])]
         if by_content and len(self.similar):
-            filled[torch.from_numpy(self.similar)] = old[torch.from_numpy(self.nearest)].mean(1)
+            nearest = torch.from_numpy(self.nearest)
+            total = torch.zeros_like(filled[: len(nearest)])
+            for rows in nearest.T:  # one after the other: all at once take k times the memory
+                total += old[rows]
+            filled[torch.from_numpy(self.similar)] = total / nearest.shape[1]
         return filled
 
 
@@ -130,8 +134,9 @@ class WarmStart:
                 fresh[1:] = whole[1:].mean(0)
             return self._fitted(name, whole, fresh)
 
-        if not moments.put(engine, old.step, fitted):
-            self._say("the optimiser starts afresh: it is not Adam")
+        taken = moments.put(engine, old.step, fitted)
+        after = f"goes on after {old.step} steps" if taken else "starts afresh: it is not Adam"
+        self._say(f"the optimiser {after}")
 
     def _fitted(self, name: str, old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
         """What belongs into `fresh`, of which `old` may have other rows; `old` where its width differs."""

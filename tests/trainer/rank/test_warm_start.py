@@ -194,6 +194,7 @@ def test_training_goes_on(two_ranks: dict[int, Path], newer: Path, cache: Path, 
     assert err.count("new parts: bias") == 1
     assert err.count("the optimiser starts afresh: parts of the model are new") == 1
     assert err.count("holds no state of Adam, only weights") == 1
+    assert err.count("the optimiser goes on after") == 1
     for run in made:
         assert runs.results(run)["best_step"] > 0
 
