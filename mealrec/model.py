@@ -156,7 +156,7 @@ class MealRec(nn.Module):
             q_ND, real_N = encoded.q_BLD.flatten(0, 1)[index_N], batch["item"].flatten()[index_N] > 0
             u_ND, loss_npd = self.npd(u_ND, q_ND, noise.at_positions(index_N), mask_R=real_N)
         u_WD, target_WD = _operand(u_ND[torch.searchsorted(index_N, index_W)]), _operand(target_WD)
-        bias_I, kernel = _float(self.bias), self.config.kernel
+        bias_I, kernel = self._training_biases(), self.config.kernel
         if self._sampled:
             negative_KD = _operand(negative_KD)
             loss_rec = sampled_softmax(
@@ -167,6 +167,18 @@ class MealRec(nn.Module):
             loss_rec = full_softmax(u_WD, target_WD, target_W, _operand(table), bias_I, kernel)
         parts = {"rec": loss_rec, "tcd": encoded.loss_tcd, "npd": loss_npd}
         return {name: loss for name, loss in parts.items() if loss is not None}
+
+    def _training_biases(self) -> torch.Tensor | None:
+        """The biases with which videos compete in training, float32 [I+1]; None: 0.
+
+        Videos that nobody watched do not compete where content alone stands for them: to be a wrong answer
+        every time would only teach the model not to recommend what is like them.
+        """
+        bias_I = None if self.bias is None else self.bias.float()
+        if not self.config.has_content:
+            return bias_I
+        unwatched_I = torch.zeros_like(self.id_share).masked_fill(self.id_share == 0, float("-inf"))
+        return unwatched_I if bias_I is None else bias_I + unwatched_I
 
     def counts(self, batch: Batch) -> Losses:
         """Terms in each sum of `losses`, float64 scalars by the same names; needs no forward pass."""
@@ -383,11 +395,6 @@ def _operand(x: torch.Tensor) -> torch.Tensor:
     """`x` as a matrix product reads it: under autocast, which does not reach into the softmax, narrower."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
-
-
-def _float(bias: torch.Tensor | None) -> torch.Tensor | None:
-    """Biases in float32, as scores are."""
-    return None if bias is None else bias.float()
 
 
 def _seen(batch: Batch, mask_history: bool) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -62,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
         study.add_argument("--seeds", type=int, default=SEEDS[name], help="default: %(default)s")
         study.add_argument("--quick", action="store_true", help="a small grid, minutes on two cores")
         study.add_argument(
+            "--finished-only", action="store_true", help="train nothing: tables of the runs that are finished"
+        )
+        study.add_argument(
             "--max-concurrent", type=int, default=0, help="runs at once (default: as many as fit)"
         )
         study.add_argument("--gpus-per-trial", type=int, default=0, help="GPUs of a run, a rank on each")
@@ -120,6 +123,7 @@ def run_study(settings: argparse.Namespace, more: Sequence[str]) -> int:
             max_concurrent=settings.max_concurrent,
             gpus_per_trial=settings.gpus_per_trial,
             address=settings.address,
+            train=not settings.finished_only,
         ),
         settings.data,
     )

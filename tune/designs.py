@@ -1,11 +1,13 @@
-"""Designs of the paper's studies: the variants of each, how many seeds, and which baseline.
+"""Designs of the studies: the variants of each, how many seeds, and what is compared with what.
 
 A variant is a set of the trainer's options. A design lists cells: variants at their positions in the figure.
+What a cell shows is the evaluation of a run, of several runs together (late fusion), or of a run with noise
+on its features. Only the first needs a run of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +18,40 @@ from tune.space import Overrides, Point, Value
 NO_TCD: Overrides = {"model.tcd.enabled": False}
 NO_NPD: Overrides = {"model.npd.enabled": False}
 NO_BOTH: Overrides = {**NO_TCD, **NO_NPD}
+IDS: Overrides = {"model.use_video": False, **NO_NPD}
+CONTENT: Overrides = {"model.use_ids": False}
+FULL, WITHOUT_TCD, WITHOUT_NPD = "full", "w/o TCD", "w/o NPD"
 ABLATION: dict[str, Overrides] = {
-    "full": {},
-    "w/o TCD": NO_TCD,
-    "w/o NPD": NO_NPD,
+    FULL: {},
+    WITHOUT_TCD: NO_TCD,
+    WITHOUT_NPD: NO_NPD,
     "w/o both": NO_BOTH,
     "w/o temporal guidance": {"model.tcd.temporal_guidance": False},
     "w/o collaborative condition": {"model.tcd.collaborative": False},
     "NPD told the step": {"model.npd.noise_conditional": True},
     "w/o visual": {"model.use_video": False},
+    "IDs only": IDS,
+    "content only": CONTENT,
+    "TCD: pooling without diffusion": {"model.tcd.control": "pooling"},
+    "TCD: network without noise and loss": {"model.tcd.control": "no_diffusion"},
+    "NPD: network without noise and loss": {"model.npd.control": "no_diffusion"},
+    "NPD through its gradient only": {"model.npd.mix": 0.0},
+    "shuffled frame order": {"model.shuffle_frames": True},
 }
-MODULES: dict[str, Overrides] = {"full": {}, "w/o TCD": NO_TCD, "w/o NPD": NO_NPD, "backbone": NO_BOTH}
+QUICK_VARIANTS = 4  # of the ablation
+# Runs that are trained apart and rank together: by how much their seeds differ, and their variant.
+LATE_FUSION: dict[str, list[tuple[int, Overrides]]] = {
+    "late fusion: IDs + content": [(0, IDS), (0, CONTENT)],
+    "late fusion: two seeds of IDs": [(0, IDS), (1, IDS)],
+}
+PRIMARY = (WITHOUT_TCD, WITHOUT_NPD)
+"""The ablation's comparisons with the full model, in test NDCG@10, that alone have a p-value.
+
+They were chosen before any run; all others are exploratory.
+"""
+
+MODULES: dict[str, Overrides] = {FULL: {}, WITHOUT_TCD: NO_TCD, WITHOUT_NPD: NO_NPD, "backbone": NO_BOTH}
+NOISE = "model.feature_noise"
 WEIGHTS = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
 STEPS = (2, 5, 10, 20, 32, 50)
 SIGMAS = (0.0, 0.1, 0.2, 0.5, 1.0)
@@ -34,16 +59,14 @@ BACKBONES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "nextitnet": "NextItNet"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A variant and its position: (row, column) of a heat map, (line, sigma) or (backbone, modules)."""
+class Part:
+    """A run that a cell evaluates: its options, and how many seeds it is after the cell's."""
 
-    panel: str
-    row: str
-    column: str
     overrides: tuple[tuple[str, Value], ...]
+    shift: int = 0
 
     def point(self, fixed: Overrides, seed: int) -> Point:
-        """Return its run.
+        """Return the run.
 
         Values that the preset has anyway are left out, so that studies share the runs they have in common.
         """
@@ -59,15 +82,71 @@ class Cell:
         )
 
 
-def make_cell(panel: str, row: Any, column: Any, overrides: Overrides) -> Cell:
-    """Make a cell, its position spelled as in tables."""
-    return Cell(panel, str(row), str(column), tuple(sorted(overrides.items())))
+@dataclass(frozen=True)
+class Cell:
+    """What is evaluated, and its position: (row, column) of a heat map, (line, sigma), (backbone, modules).
+
+    parts: one run, or several that rank together; noise: on the features, in evaluation alone.
+    """
+
+    panel: str
+    row: str
+    column: str
+    parts: tuple[Part, ...]
+    noise: float = 0.0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is a run as it is, whose own results and learning curve it has."""
+        return len(self.parts) == 1 and not self.noise
+
+    @property
+    def label(self) -> str:
+        """Its name in a figure."""
+        panel = self.panel.upper() if self.panel in ("tcd", "npd") else ""
+        return " ".join(filter(None, [panel, f"{self.row}, {self.column}" if self.column else self.row]))
+
+    def seeds(self, seeds: Sequence[int]) -> list[int]:
+        """Return those of the study's seeds that this cell has.
+
+        Two seeds together need two, and of two there is one pair.
+        """
+        if len(seeds) > 2 or not any(part.shift for part in self.parts):
+            return list(seeds)
+        return list(seeds[:1]) if len(seeds) == 2 else []
+
+    def points(self, fixed: Overrides, seed: int, seeds: Sequence[int]) -> list[Point]:
+        """Return its runs, in the order of its parts."""
+        place = list(seeds).index(seed)
+        return [part.point(fixed, seeds[(place + part.shift) % len(seeds)]) for part in self.parts]
+
+
+def make_cell(panel: str, row: Any, column: Any, overrides: Overrides, noise: float = 0.0) -> Cell:
+    """Make a cell of one run, its position spelled as in tables."""
+    return Cell(panel, str(row), str(column), (Part(_sorted(overrides)),), noise)
+
+
+def _sorted(overrides: Overrides) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(overrides.items()))
+
+
+def varied(cells: Sequence[Cell]) -> set[str]:
+    """Return the options that a study's cells differ in."""
+    names = {name for cell in cells for part in cell.parts for name, _ in part.overrides}
+    return names | ({NOISE} if any(cell.noise for cell in cells) else set())
 
 
 def ablation(quick: bool) -> list[Cell]:
-    """Figure 3: what each part is worth."""
-    names = list(ABLATION)[:4] if quick else list(ABLATION)
-    return [make_cell("ablation", name, "", ABLATION[name]) for name in names]
+    """Figure 3: what each part is worth, beside controls that have its networks without its diffusion."""
+    names = list(ABLATION)[:QUICK_VARIANTS] if quick else list(ABLATION)
+    fused = [] if quick else LATE_FUSION.items()
+    return [
+        *(make_cell("ablation", name, "", ABLATION[name]) for name in names),
+        *(
+            Cell("ablation", name, "", tuple(Part(_sorted(overrides), shift) for shift, overrides in parts))
+            for name, parts in fused
+        ),
+    ]
 
 
 def sensitivity(quick: bool) -> list[Cell]:
@@ -95,10 +174,10 @@ def default_of(module: str) -> tuple[float, int]:
 
 
 def robustness(quick: bool) -> list[Cell]:
-    """Figure 5: noise of `sigma` standard deviations on the frame features, in training and in evaluation."""
+    """Figure 5: noise of `sigma` standard deviations on the frame features, in evaluation alone."""
     sigmas = SIGMAS[::2] if quick else SIGMAS
     return [
-        make_cell("robustness", name, sigma, {**overrides, "model.feature_noise": sigma})
+        make_cell("robustness", name, sigma, overrides, noise=sigma)
         for name, overrides in MODULES.items()
         for sigma in sigmas
     ]
@@ -118,7 +197,8 @@ def universality(quick: bool) -> list[Cell]:
 DESIGNS: dict[str, Callable[[bool], list[Cell]]] = {
     design.__name__: design for design in (ablation, sensitivity, robustness, universality)
 }
-SEEDS = {"ablation": 3, "sensitivity": 1, "robustness": 3, "universality": 3}
+SEEDS = {"ablation": 5, "sensitivity": 1, "robustness": 5, "universality": 5}
+MORE_SEEDS = (1, 2, 3, 4)  # for the cells of a heat map that get more seeds
 
 
 def baseline_of(study: str, cell: Cell, cells: list[Cell]) -> Cell | None:

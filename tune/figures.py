@@ -12,7 +12,9 @@ from tune.ledger import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+INTERVAL = "95 % intervals over seeds and users"
 TITLES = {"test hr@10": "HR@10", "test ndcg@10": "NDCG@10"}
+PARTS = {"popularity": "target's training events", "history": "history"}
 # Greys in even steps with hatches, and markers with dashes: neither needs colour.
 FILLS = ("#222222", "#ffffff", "#888888", "#cccccc", "#555555", "#eeeeee", "#aaaaaa", "#333333")
 HATCHES = ("", "///", "", "...", "\\\\\\", "xxx", "---", "++")
@@ -45,10 +47,13 @@ def _finish(figure: Figure, path: Path, note: str) -> None:
 def _sample(rows: list[Row]) -> str:
     """Say what a mean is over: seeds, and users of each data set."""
     counts = sorted({row["seeds"] for row in rows if row["seeds"]})
+    if not counts:
+        return "no finished run"
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     users_of = {row["data"]: row["users"] for row in rows if row["users"]}
     users = [f"{n:,} users" + (f" of {data}" if len(users_of) > 1 else "") for data, n in users_of.items()]
-    return f"{seeds} seed{'s' if counts[-1:] != [1] else ''}, {' and '.join(users)}"
+    missing = "; incomplete" if any(row["missing"] for row in rows) else ""
+    return f"{seeds} seed{'s' if counts[-1:] != [1] else ''}, {' and '.join(users)}{missing}"
 
 
 def _value(row: Row, name: str) -> float:
@@ -56,10 +61,17 @@ def _value(row: Row, name: str) -> float:
     return math.nan if row[name] == "" else float(row[name])
 
 
+def _whiskers(row: Row, name: str) -> tuple[float, float]:
+    """Return how far the ends of the interval are below and above a number of a row."""
+    value = _value(row, name)
+    below, above = value - _value(row, f"{name} low"), _value(row, f"{name} high") - value
+    return max(below, 0.0), max(above, 0.0)
+
+
 def bars(rows: list[Row], path: Path) -> None:
     """Draw a panel per metric: a group of bars per data set, a bar per variant.
 
-    Whiskers are standard deviations.
+    Whiskers are 95 % intervals.
     """
     data = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(_label(row) for row in rows))
@@ -71,14 +83,13 @@ def bars(rows: list[Row], path: Path) -> None:
             own = {row["data"]: row for row in rows if _label(row) == label}
             positions = [i + (at - (len(labels) - 1) / 2) * width for i in range(len(data))]
             heights = [_value(own[d], name) if d in own else math.nan for d in data]
-            errors = [_value(own[d], f"{name} spread") if d in own else 0.0 for d in data]
-            errors = [0.0 if math.isnan(error) else error for error in errors]  # of one seed
+            whiskers = [_whiskers(own[d], name) if d in own else (0.0, 0.0) for d in data]
             axis.bar(
-                positions, heights, width, yerr=errors, capsize=2,
+                positions, heights, width, yerr=list(zip(*whiskers, strict=True)), capsize=2,
                 color=FILLS[at % len(FILLS)], hatch=HATCHES[at % len(HATCHES)], edgecolor="black",
                 label=label, error_kw={"elinewidth": 1.0, "ecolor": "#c00000"},
             )  # fmt: skip
-            lowest += [h - e for h, e in zip(heights, errors, strict=True) if not math.isnan(h)]
+            lowest += [h - w[0] for h, w in zip(heights, whiskers, strict=True) if not math.isnan(h)]
         if lowest:
             # Differences are small beside the level: the axis says where it begins.
             axis.set_ylim(bottom=max(0.0, 0.9 * min(lowest)))
@@ -88,7 +99,7 @@ def bars(rows: list[Row], path: Path) -> None:
     _finish(
         figure,
         path,
-        f"Bars: means ({_sample(rows)}); whiskers: standard deviation over seeds. Axes do not begin at 0.",
+        f"Bars: means ({_sample(rows)}); whiskers: {INTERVAL}. Axes do not begin at 0.",
     )
 
 
@@ -112,7 +123,8 @@ def heat_maps(rows: list[Row], path: Path) -> None:
             steps = list(dict.fromkeys(column for _, column in own))
             values = np.array([[_value(own[w, t], "test ndcg@10") for t in steps] for w in weights])
             image = axis.imshow(values, cmap="Greys", origin="lower", aspect="auto")
-            middle = np.nanmin(values) + 0.55 * np.ptp(values[~np.isnan(values)]) if values.size else 0
+            there = values[~np.isnan(values)]
+            middle = there.min() + 0.55 * np.ptp(there) if there.size else 0.0
             for (i, j), value in np.ndenumerate(values):
                 if not math.isnan(value):
                     shade = "white" if value > middle else "black"
@@ -142,7 +154,7 @@ def lines(rows: list[Row], path: Path) -> None:
                 axis.errorbar(
                     [float(row["column"]) for row in own],
                     [_value(row, metric) for row in own],
-                    yerr=[0.0 if row["seeds"] < 2 else _value(row, f"{metric} spread") for row in own],
+                    yerr=list(zip(*(_whiskers(row, metric) for row in own), strict=True)),
                     marker=MARKERS[at % 4], linestyle=DASHES[at % 4], color=FILLS[(0, 4, 2, 6)[at % 4]],
                     markerfacecolor="white" if at % 2 else None, capsize=2, label=label,
                 )  # fmt: skip
@@ -150,7 +162,76 @@ def lines(rows: list[Row], path: Path) -> None:
             axis.set_ylabel(f"test {title}")
             axis.set_title(name)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
-    _finish(figure, path, f"Means ({_sample(rows)}); whiskers: standard deviation over seeds.")
+    _finish(figure, path, f"Means ({_sample(rows)}); whiskers: {INTERVAL}.")
+
+
+def dots(rows: list[Row], path: Path) -> None:
+    """Draw a panel per data set and metric, a line per variant: for more of them than bars can tell apart."""
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    labels = list(dict.fromkeys(_label(row) for row in rows))[::-1]  # the first one at the top
+    figure, axes = _start(len(TITLES), len(data), 4.2, max(2.0, 0.8 + 0.25 * len(labels)))
+    for line, name in zip(axes, data, strict=True):
+        for axis, (metric, title) in zip(line, TITLES.items(), strict=True):
+            own = [row for row in rows if row["data"] == name and row[metric] != ""]
+            _dots(axis, own, metric, labels, named=axis is line[0])
+            axis.set_title(f"test {title}, {name}", fontsize=8)
+    _finish(figure, path, f"Means ({_sample(rows)}); whiskers: {INTERVAL}.")
+
+
+def _dots(axis: Any, rows: list[Row], name: str, labels: list[str], *, named: bool) -> None:
+    """Draw a number of each row with its interval, at the height of its variant in `labels`."""
+    axis.errorbar(
+        [_value(row, name) for row in rows],
+        [labels.index(_label(row)) for row in rows],
+        xerr=list(zip(*(_whiskers(row, name) for row in rows), strict=True)) or None,
+        fmt="o", markersize=4, capsize=2, color="#222222",
+    )  # fmt: skip
+    axis.set_yticks(range(len(labels)), labels if named else [], fontsize=7)
+    axis.set_ylim(-0.5, len(labels) - 0.5)
+    axis.tick_params(axis="x", labelsize=7)
+
+
+def forest(rows: list[Row], path: Path, table: str) -> None:
+    """Draw differences from the baseline: a panel per data set and part of the users, a line per variant.
+
+    table: the column that names the part, "popularity" or "history".
+    """
+    compared = [row for row in rows if row["difference"] != ""]
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    parts = list(dict.fromkeys(row[table] for row in rows))
+    labels = list(dict.fromkeys(_label(row) for row in compared))[::-1]  # the first one at the top
+    figure, axes = _start(len(parts), len(data), 2.6, max(2.0, 0.8 + 0.25 * len(labels)))
+    for line, name in zip(axes, data, strict=True):
+        for axis, part in zip(line, parts, strict=True):
+            own = [row for row in compared if (row["data"], row[table]) == (name, part)]
+            _dots(axis, own, "difference", labels, named=axis is line[0])
+            axis.axvline(0.0, color="#888888", linewidth=0.8)
+            users = next((r["users"] for r in rows if (r["data"], r[table]) == (name, part)), 0)
+            axis.set_title(f"{PARTS[table]} {part}\n{users:,} users of {name}", fontsize=8)
+    _finish(figure, path, f"Difference in test NDCG@10 from the baseline; whiskers: {INTERVAL}.")
+
+
+def curves(rows: list[Row], path: Path) -> None:
+    """Draw validation NDCG@10 over epochs: a panel per data set and variant, a line per seed."""
+    panels = list(dict.fromkeys((row["data"], row["variant"]) for row in rows))
+    several = len({data for data, _ in panels}) > 1
+    columns = min(len(panels), max(4, math.isqrt(len(panels))))
+    figure, axes = _start(columns, -(-len(panels) // columns), 2.4, 1.9)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (data, variant) in zip(axes.flat, panels, strict=False):
+        own = [row for row in rows if (row["data"], row["variant"]) == (data, variant)]
+        for at, seed in enumerate(dict.fromkeys(row["seed"] for row in own)):
+            of_seed = [row for row in own if row["seed"] == seed]
+            axis.plot(
+                [row["epoch"] for row in of_seed],
+                [row["valid ndcg@10"] for row in of_seed],
+                linestyle=DASHES[at % 4], marker=MARKERS[at % 4], markersize=2, linewidth=0.8,
+                color="#222222",
+            )  # fmt: skip
+        axis.set_title(f"{variant}, {data}" if several else variant, fontsize=7)
+        axis.tick_params(labelsize=6)
+    _finish(figure, path, "Validation NDCG@10 over epochs, a line for each seed. Axes do not begin at 0.")
 
 
 def _label(row: Row) -> str:
@@ -159,7 +240,7 @@ def _label(row: Row) -> str:
 
 
 FIGURES: dict[str, Callable[[list[Row], Path], None]] = {
-    "ablation": bars,
+    "ablation": dots,
     "sensitivity": heat_maps,
     "robustness": lines,
     "universality": bars,

@@ -1,35 +1,36 @@
-"""A study: its cells over seeds as one sweep per data set, then its table and its figure."""
+"""A study: its runs as one sweep per data set, their evaluations, then its tables and its figures."""
 
 from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from trainer.default_data import DEFAULT_DATA, make_default_data
 from trainer.errors import UserError
+from trainer.files import replacing
 from trainer.inputs import open_index
-from tune import figures, statistics
-from tune.designs import DESIGNS, Cell, baseline_of, default_of
+from tune import figures
+from tune.designs import DESIGNS, MORE_SEEDS, Cell, default_of, varied
+from tune.evidence import STILL_IMPROVING, Evidence, read_ranks, read_training
 from tune.ledger import Ledger, Row
 from tune.space import Overrides, Space
 from tune.sweep import run_points
+from tune.tables import METRIC, METRICS, PARTS, as_markdown, part_rows, summary_rows
 
-METRIC = "ndcg@10"
-TABLE_METRICS = ("hr@10", "ndcg@10")
-COLUMNS = tuple(f"{split} {name}" for split in ("test", "valid") for name in TABLE_METRICS)
-USERS = "test users"
-MORE_SEEDS = (1, 2, 3)  # for the cells of a heat map that get more seeds
-
-Scores = dict[Cell, dict[int, dict[str, float]]]
-"""Metrics of each cell and seed; models are chosen by validation within each run."""
+VALID = tuple(f"valid {name}" for name in METRICS)
+RANKS = "ranks"  # folder of the ranks that are not a run's own
 
 
 @dataclass
 class Study:
-    """Settings of a study."""
+    """Settings of a study.
+
+    train: run what is missing; else only what is finished is looked at.
+    """
 
     name: str
     out: Path
@@ -39,6 +40,7 @@ class Study:
     max_concurrent: int
     gpus_per_trial: int
     address: str | None
+    train: bool = True
 
     @property
     def space(self) -> Space:
@@ -47,20 +49,21 @@ class Study:
 
 
 def run_study(study: Study, data: list[Path]) -> bool:
-    """Run what is missing, then write `NAME.csv`, `NAME.png` and `NAME.svg` into `study.out`.
+    """Run and evaluate what is missing, then write the tables and figures into `study.out`.
 
-    Started again with the same arguments it keeps what is finished. The studies in one `study.out` share the
-    runs that they have in common: the full model, the backbone alone.
+    `NAME.csv` with a figure; of studies that compare, `NAME-popularity.csv` and `NAME-history.csv` with one
+    each; `NAME-curves` in PNG and SVG. Started again with the same arguments it keeps what is finished. The
+    studies in one `study.out` share the runs that they have in common: the full model, the backbone alone.
 
     Returns:
-        Whether all runs finished.
+        Whether all is there; else the tables say what is missing.
 
     Raises:
         UserError: a data set that cannot be read, or an option for all runs that the study varies.
     """
     cells = DESIGNS[study.name](study.quick)
     for name in study.fixed:
-        if any(name in dict(cell.overrides) for cell in cells):
+        if name in varied(cells):
             raise UserError(f"--{name}: the study {study.name} varies it itself")
     if not data:
         data = [make_default_data(DEFAULT_DATA)]
@@ -69,44 +72,57 @@ def run_study(study: Study, data: list[Path]) -> bool:
         raise UserError(
             f"two data sets are named {max(names, key=names.count)}: import one with another --name"
         )
-    scores = {name: score_data_set(study, path, cells) for name, path in zip(names, data, strict=True)}
-    rows = [row for name in names for row in summary_rows(study.name, name, cells, scores[name])]
+    found = {name: study_data_set(study, path, cells) for name, path in zip(names, data, strict=True)}
     study.out.mkdir(parents=True, exist_ok=True)
-    with open(study.out / f"{study.name}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = [row for name in names for row in summary_rows(study.name, name, found[name])]
     print(as_markdown(rows))
-    for suffix in ("png", "svg"):
-        figures.FIGURES[study.name](rows, study.out / f"{study.name}.{suffix}")
-    print(f"written: {study.out / study.name}.csv, .png, .svg", file=sys.stderr)
-    return all(row["seeds"] >= study.seeds for row in rows)
+    for line in warnings(found):
+        print(f"warning: {line}", file=sys.stderr)
+    written = write(study, study.name, rows, figures.FIGURES[study.name])
+    if any(row["difference"] != "" for row in rows):
+        for table in PARTS:
+            of_parts = [row for name in names for row in part_rows(study.name, name, found[name], table)]
+            written += write(study, f"{study.name}-{table}", of_parts, partial(figures.forest, table=table))
+    curves = curve_rows(found)
+    if curves:
+        written += write(study, f"{study.name}-curves", curves, figures.curves)
+    print(f"written: {', '.join(map(str, written))}", file=sys.stderr)
+    return not any(evidence.missing for evidence in found.values())
 
 
-def score_data_set(study: Study, data: Path, cells: list[Cell]) -> Scores:
-    """Score all cells on one data set; the default, best and worst cell of a heat map get more seeds."""
+def study_data_set(study: Study, data: Path, cells: list[Cell]) -> Evidence:
+    """Collect all cells of a data set; the default, best and worst cell of a heat map get more seeds."""
     seeds = list(range(study.seeds))
-    scores = score_cells(study, data, {cell: seeds for cell in cells})
+    wanted = {cell: cell.seeds(seeds) for cell in cells}
+    evidence = collect(study, data, wanted)
     if study.name == "sensitivity" and not study.quick:
-        more: dict[Cell, list[int]] = {}
         for panel in dict.fromkeys(cell.panel for cell in cells):
+            of_panel = [cell for cell in cells if cell.panel == panel]
             order = sorted(
-                (cell for cell in cells if cell.panel == panel and scores.get(cell)),
-                key=lambda cell: scores[cell][0]["valid " + METRIC],
+                (cell for cell in of_panel if 0 in evidence.valid.get(cell, {})),
+                key=lambda cell: evidence.valid[cell][0][f"valid {METRIC}"],
             )
             weight, steps = default_of(panel)
-            default = [cell for cell in order if (cell.row, cell.column) == (str(weight), str(steps))]
-            more |= {cell: [*seeds, *MORE_SEEDS] for cell in (order[:1] + order[-1:] + default)}
-        scores = score_cells(study, data, {cell: more.get(cell, seeds) for cell in cells})
-    return scores
+            default = [cell for cell in of_panel if (cell.row, cell.column) == (str(weight), str(steps))]
+            for cell in (*order[:1], *order[-1:], *default):
+                wanted[cell] = list(dict.fromkeys([*seeds, *MORE_SEEDS]))
+        evidence = collect(study, data, wanted)
+    return evidence
 
 
-def score_cells(study: Study, data: Path, seeds_of: dict[Cell, list[int]]) -> Scores:
-    """Return the metrics of cells and seeds, after running what is missing. Failed runs are left out."""
+def collect(study: Study, data: Path, wanted: dict[Cell, list[int]]) -> Evidence:
+    """Return what there is of cells and seeds, after running and evaluating what is missing.
+
+    Raises:
+        UserError: runs that rank other users than the rest.
+    """
+    seeds = sorted({seed for seeds_of_cell in wanted.values() for seed in seeds_of_cell})
     points = {
-        (cell, seed): cell.point(study.fixed, seed) for cell, seeds in seeds_of.items() for seed in seeds
+        (cell, seed): cell.points(study.fixed, seed, seeds)
+        for cell, seeds_of_cell in wanted.items()
+        for seed in seeds_of_cell
     }
-    distinct = {point.id: point for point in points.values()}
+    distinct = {point.id: point for of_cell in points.values() for point in of_cell}
     ledger = Ledger(
         study.out / data.name,
         list(distinct.values()),
@@ -116,73 +132,64 @@ def score_cells(study: Study, data: Path, seeds_of: dict[Cell, list[int]]) -> Sc
     )
     pending = [point for point in ledger.pending() if point.id in distinct]
     print(f"{data.name}: {len(distinct)} runs, {len(pending)} to do", file=sys.stderr)
-    if pending:
+    if pending and study.train:
         run_points(study.space, pending, ledger, data.absolute(), study.address)
     rows = {row["id"]: row for row in ledger.write()}
     for point_id in distinct:
-        row = rows[point_id]
-        if row["status"] != "finished":
-            print(f"{ledger.out / row['run']} failed: {row['cause']}", file=sys.stderr)
-    scores: Scores = {}
-    for (cell, seed), point in points.items():
-        row = rows[point.id]
-        if row["status"] == "finished":
-            scores.setdefault(cell, {})[seed] = {name: row[name] for name in (*COLUMNS, USERS)}
-    return scores
+        if rows[point_id]["status"] == "failed":
+            print(f"{ledger.out / rows[point_id]['run']} failed: {rows[point_id]['cause']}", file=sys.stderr)
+    evidence = Evidence(wanted)
+    for (cell, seed), of_cell in points.items():
+        if any(rows[point.id]["status"] != "finished" for point in of_cell):
+            continue
+        runs = [ledger.run(point) for point in of_cell]
+        try:
+            evidence.add_ranks(cell, seed, read_ranks(ledger.out / RANKS, runs, cell.noise))
+        except UserError as error:
+            print(f"{cell.row} {cell.column}, seed {seed}: {error}", file=sys.stderr)
+            continue
+        if cell.is_trained:
+            row = rows[of_cell[0].id]
+            evidence.valid.setdefault(cell, {})[seed] = {name: row[name] for name in VALID}
+            evidence.trainings.setdefault(cell, {})[seed] = read_training(runs[0])
+    return evidence
 
 
-def summary_rows(study: str, data: str, cells: list[Cell], scores: Scores) -> list[Row]:
-    """Return one row per cell: means and standard deviations over seeds, and a test against the baseline."""
-    rows = []
-    for cell in cells:
-        metrics = scores.get(cell, {})
-        row: Row = {"data": data, "panel": cell.panel, "row": cell.row, "column": cell.column}
-        row["seeds"] = len(metrics)
-        row["users"] = next(iter(metrics.values()))[USERS] if metrics else ""
-        for name in COLUMNS:
-            row |= {name: "", f"{name} spread": ""}
-            if metrics:
-                summary = statistics.summarise([of_seed[name] for of_seed in metrics.values()])
-                row |= {name: summary.mean, f"{name} spread": summary.deviation}
-        baseline = baseline_of(study, cell, cells)
-        row |= {"difference": "", "p": ""}
-        if baseline is not None and metrics and scores.get(baseline):
-            name = f"test {METRIC}"
-            difference, p = statistics.paired_t_test(
-                {seed: of_seed[name] for seed, of_seed in metrics.items()},
-                {seed: of_seed[name] for seed, of_seed in scores[baseline].items()},
-            )
-            row |= {"difference": difference, "p": p}
-        rows.append(row)
-    return rows
-
-
-def as_markdown(rows: list[Row]) -> str:
-    """Return the table in Markdown."""
-    lines = [
-        "| data | variant | | seeds | test HR@10 | test NDCG@10 | difference | p |",
-        "|---|---|---|---|---|---|---|---|",
+def curve_rows(found: dict[str, Evidence]) -> list[Row]:
+    """Return a row for each evaluation in training: data, cell, seed, epoch and validation NDCG@10."""
+    return [
+        {
+            "data": data,
+            "variant": cell.label,
+            "seed": seed,
+            "epoch": round(epoch, 3),
+            f"valid {METRIC}": score,
+            "ending": training.ending,
+        }
+        for data, evidence in found.items()
+        for cell, trainings in evidence.trainings.items()
+        for seed, training in trainings.items()
+        for epoch, score in training.curve
     ]
 
-    def number(value: Any, form: str) -> str:
-        return "-" if value == "" or value != value else format(value, form)
 
-    several_panels = len({row["panel"] for row in rows}) > 1
-    for row in rows:
-        scores = [
-            f"{number(row[f'test {name}'], '.4f')} ± {number(row[f'test {name} spread'], '.4f')}"
-            for name in TABLE_METRICS
-        ]
-        p = "< 0.01" if row["p"] != "" and row["p"] < 0.005 else number(row["p"], ".2f")
-        name = f"{row['panel']} {row['row']}" if several_panels else row["row"]
-        cells = [
-            row["data"],
-            name,
-            row["column"],
-            str(row["seeds"]),
-            *scores,
-            number(row["difference"], "+.4f"),
-            p,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def warnings(found: dict[str, Evidence]) -> Iterator[str]:
+    """Yield a line for each cell whose runs more epochs might have made better."""
+    for data, evidence in found.items():
+        for cell, trainings in evidence.trainings.items():
+            endings = [training.ending for training in trainings.values()]
+            if count := endings.count(STILL_IMPROVING):
+                many = f"{count} of {len(endings)} runs were"
+                yield f"{data}, {cell.label}: {many} best in the last epoch: raise train.max_epochs"
+
+
+def write(study: Study, name: str, rows: list[Row], draw: Callable[[list[Row], Path], None]) -> list[Path]:
+    """Write a table as CSV and its figure as PNG and SVG; return the files."""
+    table, *pictures = (study.out / f"{name}.{suffix}" for suffix in ("csv", "png", "svg"))
+    with replacing(table) as partial_file, open(partial_file, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for picture in pictures:
+        draw(rows, picture)
+    return [table, *pictures]

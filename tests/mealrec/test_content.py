@@ -6,7 +6,14 @@ import torch
 
 from mealrec import ConfigError, MealRec
 from mealrec.noise import Noise
-from tests.mealrec.small import VIDEOS, frame_table, make_batch, make_config, make_model
+from tests.mealrec.small import (
+    VIDEOS,
+    frame_table,
+    make_batch,
+    make_config,
+    make_model,
+    with_features,
+)
 from tests.mealrec.test_model import ranking_batch
 
 
@@ -83,16 +90,33 @@ def test_full_and_sampled_softmax_train_the_content_alike():
     assert torch.cosine_similarity(*(gradient.flatten() for gradient in gradients), dim=0) > 0.99
 
 
-def test_a_video_that_nobody_watched_learns_through_its_content_alone(batch):
-    counts = torch.arange(VIDEOS + 1)
+@pytest.mark.parametrize("softmax", ["full", "sampled"])
+@pytest.mark.parametrize("item_bias", [True, False])
+def test_a_video_that_nobody_watched_does_not_compete_and_is_ranked_by_its_content(batch, softmax, item_bias):
+    counts = torch.arange(VIDEOS + 1) + 5
     counts[7] = 0
+    batch["item"], batch["target"] = (
+        torch.where(batch[name] == 7, 8, batch[name]) for name in ("item", "target")
+    )
     features, frames = frame_table()
     content = features.sum(1) / frames.clamp_min(1)[:, None]
-    model = MealRec(make_config(content_half=4.0), 1, counts, content).train()
-    model(batch)["rec"].backward()
+    losses = []
+    for direction in (1, -1):
+        content[7] *= direction * 1000
+        config = make_config(
+            content_half=4.0, item_bias=item_bias, objective__softmax=softmax, objective__negatives=500
+        )
+        model = MealRec(config, 1, counts, content).train()
+        losses.append(model(with_features(batch))["rec"])
+    assert torch.equal(*losses)
+    losses[-1].backward()
+    for parameter in model.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
     assert not model.item.grad[7].any() and model.item.grad[8].any()
     with torch.no_grad():
-        torch.testing.assert_close(model.eval().table()[7], content[7] @ model.content_weight)
+        torch.testing.assert_close(
+            model.eval().table()[7], content[7] @ model.content_weight, rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("content", [None, torch.zeros(3, 6)])

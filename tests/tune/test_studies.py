@@ -1,18 +1,14 @@
-"""The studies' cells, statistics, tables and figures; sweeps are tested in test_sweep.py."""
+"""The studies' cells and their command line; tables, figures and real runs have tests of their own."""
 
-import math
-
-import numpy as np
 import pytest
-from scipy import stats
 
 from trainer import options
-from tune import figures, statistics
 from tune.__main__ import main, parse_overrides
-from tune.designs import DESIGNS, baseline_of, default_of
-from tune.study import as_markdown, summary_rows
+from tune.designs import DESIGNS, PRIMARY, baseline_of, default_of
 
-SIZES = {"ablation": (8, 4), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
+SIZES = {"ablation": (17, 4), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
+SEEDS = [0, 1, 2]
+FIXED = {"preset": "study"}
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -21,10 +17,11 @@ def test_cells_are_options_of_the_trainer(name):
         cells = DESIGNS[name](quick)
         assert len(cells) == len(set(cells)) == SIZES[name][quick]
         for cell in cells:
-            config = options.parse(cell.point({"preset": "study"}, 3).arguments())
-            assert (config.preset, config.seed) == ("study", 3)
-            for option, value in cell.overrides:
-                assert options.get(config, option) == value
+            for part, point in zip(cell.parts, cell.points(FIXED, 2, SEEDS), strict=True):
+                config = options.parse(point.arguments())
+                assert (config.preset, config.seed) == ("study", (2 + part.shift) % 3)
+                for option, value in part.overrides:
+                    assert options.get(config, option) == value
 
 
 def test_the_default_stands_in_both_heat_maps():
@@ -38,16 +35,36 @@ def test_the_default_stands_in_both_heat_maps():
         }
 
 
+def ids(name, fixed):
+    """The runs of a study, by one seed."""
+    return {point.id for cell in DESIGNS[name](False) for point in cell.points({**FIXED, **fixed}, 0, [0])}
+
+
 def test_studies_share_their_common_runs():
-    fixed = {"preset": "study", "model.dim": 32, "train.max_epochs": 3}
-    ids = {name: {cell.point(fixed, 0).id for cell in DESIGNS[name](False)} for name in DESIGNS}
+    runs = {name: ids(name, {"model.dim": 32, "train.max_epochs": 3}) for name in DESIGNS}
     full, backbone = (
-        DESIGNS["ablation"](False)[at].point({"preset": "study", "train.max_epochs": 3}, 0).id
-        for at in (0, 3)
+        DESIGNS["ablation"](False)[at].points({**FIXED, "train.max_epochs": 3}, 0, [0])[0].id for at in (0, 3)
     )
-    assert all(full in ids_of_study for ids_of_study in ids.values())
-    assert all(backbone in ids[name] for name in ("ablation", "robustness", "universality"))
-    assert len(ids["sensitivity"]) == 77  # both maps have the full model
+    assert all(full in of_study for of_study in runs.values())
+    assert all(backbone in runs[name] for name in ("ablation", "robustness", "universality"))
+    assert len(runs["sensitivity"]) == 77  # both maps have the full model
+    assert len(runs["ablation"]) == 15  # late fusion has no runs of its own
+    assert runs["robustness"] < runs["ablation"] and len(runs["robustness"]) == 4  # noise needs no training
+
+
+def test_late_fusion_is_of_runs_that_are_trained_apart():
+    cells = {cell.row: cell for cell in DESIGNS["ablation"](False)}
+
+    def of(row, seed):
+        return cells[row].points(FIXED, seed, SEEDS)
+
+    for seed, following in ((0, 1), (1, 2), (2, 0)):
+        assert of("late fusion: IDs + content", seed) == of("IDs only", seed) + of("content only", seed)
+        assert of("late fusion: two seeds of IDs", seed) == of("IDs only", seed) + of("IDs only", following)
+    two = cells["late fusion: two seeds of IDs"]
+    assert [two.seeds(range(n)) for n in (1, 2, 3)] == [[], [0], [0, 1, 2]]
+    assert cells["late fusion: IDs + content"].seeds([0]) == [0]
+    assert not two.is_trained and cells["full"].is_trained
 
 
 def test_baselines():
@@ -61,42 +78,9 @@ def test_baselines():
     assert baseline_of("universality", universality[0], universality) == universality[1]
 
 
-def test_paired_t_test_equals_another_form_of_it():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 5))
-    result = statistics.paired_t_test(dict(enumerate(a)), {**dict(enumerate(b)), 9: 4.0})
-    assert result == pytest.approx((float((a - b).mean()), stats.ttest_rel(a, b).pvalue))
-    assert math.isnan(statistics.paired_t_test({0: 1.0}, {0: 2.0})[1])
-    assert statistics.summarise([1.0, 3.0]) == statistics.Summary(2.0, pytest.approx(2**0.5))
-
-
-def scores_of(cells, rng):
-    names = [f"{split} {metric}" for split in ("test", "valid") for metric in ("hr@10", "ndcg@10")]
-    return {
-        cell: {
-            seed: {**dict.fromkeys(names, rng.uniform(0.05, 0.06)), "test users": 5973} for seed in range(3)
-        }
-        for cell in cells
-    }
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-def test_table_and_figure(name, tmp_path):
-    rng = np.random.default_rng(1)
-    cells = DESIGNS[name](False)
-    scores = scores_of(cells, rng)
-    del scores[cells[1]]  # a cell that has not been run, or has failed
-    rows = summary_rows(name, "some world", cells, scores) + summary_rows(
-        name, "another", cells, scores_of(cells, rng)
-    )
-    assert len(rows) == 2 * len(cells) and rows[1]["seeds"] == 0 and rows[1]["test ndcg@10"] == ""
-    assert as_markdown(rows).count("\n") == len(rows) + 1
-    figures.FIGURES[name](rows, tmp_path / "figure.png")
-    figures.FIGURES[name](rows, tmp_path / "figure.svg")
-    text = (tmp_path / "figure.svg").read_text()
-    assert "NDCG@10" in text and "some world" in text and "another" in text
-    assert "3 seeds, 5,973 users of some world and 5,973 users of another" in text
-    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+def test_primary_comparisons_are_two():
+    rows = {cell.row for cell in DESIGNS["ablation"](True)}
+    assert PRIMARY == ("w/o TCD", "w/o NPD") and set(PRIMARY) < rows
 
 
 def test_options_for_all_runs():
@@ -113,6 +97,7 @@ def test_options_for_all_runs():
         (["ablation", "--", "train.max_epochs", "3"], "after --: found 'train.max_epochs', expected"),
         (["ablation", "--", "--train.max_epoch", "3"], "did you mean train.max_epochs"),
         (["sensitivity", "--", "--model.npd.steps", "3"], "the study sensitivity varies it itself"),
+        (["robustness", "--", "--model.feature_noise", "1"], "the study robustness varies it itself"),
     ],
 )
 def test_options_that_cannot_be_for_all_runs(arguments, message, tmp_path, capsys):

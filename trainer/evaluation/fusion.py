@@ -29,7 +29,7 @@ class Fusion(nn.Module):
         """
         super().__init__()
         self.models, self.seeds = nn.ModuleList(models), seeds
-        videos_ID = torch.cat([model.video_vectors() for model in models], dim=1)
+        videos_ID = torch.cat([model.eval().video_vectors() for model in models], dim=1)
         self.register_buffer("videos", videos_ID, persistent=False)
 
     @torch.no_grad()

@@ -63,9 +63,13 @@ class Ranks:
     count: np.ndarray
     facts: Facts
 
-    def gains(self) -> dict[str, np.ndarray]:
-        """What each user adds to each metric, float64 [n]; the metrics are their means."""
-        above, equal = (torch.from_numpy(values.astype(np.int64)) for values in (self.above, self.equal))
+    def gains(self, chosen: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What each user adds to each metric, float64 [n]; the metrics are their means.
+
+        chosen: bool [n], only these users; None: all.
+        """
+        columns = (self.above, self.equal) if chosen is None else (self.above[chosen], self.equal[chosen])
+        above, equal = (torch.from_numpy(values.astype(np.int64)) for values in columns)
         return {name: gain.numpy() for name, gain in metrics.gains(above, equal).items()}
 
 

@@ -48,7 +48,9 @@ def evaluate_best(config: RunConfig, inputs: Inputs) -> FinalResults:
         collector = Collector(inputs.index, world.device, is_main=world.is_main)
         metrics = evaluate(model, stream, inputs, settings, steps, collector)
         path = run_directory.ranks(str(config.run.dir), split)
-        collector.write(path, Facts(inputs.index.fingerprint, split, step, settings.mask_history, steps))
+        noise = inputs.model.feature_noise
+        facts = Facts(inputs.index.fingerprint, split, step, settings.mask_history, steps, noise=noise)
+        collector.write(path, facts)
         return metrics
 
     results = FinalResults(valid=score("valid"), test=score("test"))
