@@ -9,12 +9,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer import options, run_directory
+from trainer import metrics_file, options, run_directory
 from trainer.errors import UserError
 from trainer.evaluation import ranks
 from trainer.evaluation.ranks import Ranks
 from trainer.files import read_json
-from trainer.rank.callbacks import metrics_file
 from tune.designs import Cell
 
 SCORE = "ndcg@10"
