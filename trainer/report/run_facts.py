@@ -22,7 +22,7 @@ T = TypeVar("T", bound=BaseModel)
 class _File(BaseModel):
     """A JSON file of a run; fields that the report does not read may be anything."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
 class Results(_File):
