@@ -1,4 +1,8 @@
-"""Clips of moving shapes, and a log of who watched them: data for the quickstart, where you have none.
+"""Clips of moving shapes, and a log of who watched them: data to begin with, where you have none.
+
+    python examples/moving_shapes.py shapes
+
+writes `shapes/videos/`, `shapes/log.csv` and `shapes/titles.csv`.
 
 A clip has one colour and one shape, which only its salient frames show; in the others grey dots drift. Each
 user likes one colour and watches mostly that.
@@ -6,6 +10,7 @@ user likes one colour and watches mostly that.
 
 from __future__ import annotations
 
+import argparse
 import csv
 from pathlib import Path
 
@@ -76,3 +81,23 @@ def write_log(log: Path, titles: Path, seed: int = 0) -> None:
                 if clip not in seen and (colour(clip) == liked) == (rng.random() < LIKING):
                     rows.writerow((user, clip, 100 * user + len(seen)))
                     seen.add(clip)
+
+
+def write_all(folder: Path) -> tuple[Path, Path, Path]:
+    """Write everything into a new folder; the paths of videos, log and titles."""
+    videos, log, titles = (folder / name for name in ("videos", "log.csv", "titles.csv"))
+    write_clips(videos)
+    write_log(log, titles)
+    return videos, log, titles
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description="Makes clips of moving shapes and a log of who watched them."
+    )
+    parser.add_argument("folder", type=Path, help="a new folder")
+    folder = parser.parse_args().folder
+    if folder.exists():
+        parser.error(f"{folder} exists already")
+    write_all(folder)
+    print(f"wrote {folder}: {CLIPS} clips, {USERS} users")

@@ -4,7 +4,7 @@
 #     pip install -e ".[frames]"
 #     python examples/quickstart.py --videos DIR --log log.csv
 #
-# `DIR` holds a video `ID.mp4` for each id of the log, which has the columns `user_id`, `item_id`, `timestamp`.
+# `DIR` holds a video `ID.mp4` for each id of the log; its columns are `user_id`, `item_id`, `timestamp`.
 # Without arguments it makes clips of moving shapes, and a log of users who each like one colour.
 
 # %%
@@ -47,11 +47,9 @@ def command(*words: object) -> None:
 
 # %%
 if args.videos is None:
-    from moving_shapes import write_clips, write_log
+    from moving_shapes import write_all
 
-    args.videos, args.log, args.titles = (args.out / name for name in ("videos", "log.csv", "titles.csv"))
-    write_clips(args.videos)
-    write_log(args.log, args.titles)
+    args.videos, args.log, args.titles = write_all(args.out)
 print(len(list(args.videos.iterdir())), "files in", args.videos)
 
 # %% [markdown]
