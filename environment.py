@@ -26,7 +26,9 @@ ROOT = Path(__file__).absolute().parent
 PROJECT, CONSTRAINTS = ROOT / "pyproject.toml", ROOT / "constraints.txt"
 VENV, LOCK = ROOT / ".venv", ROOT / ".venv.lock"
 PYTHON, LOG = VENV / "bin" / "python", VENV / "install.log"
-EXTRAS = {"dev": ("dev", "docs", "export", "frames", "mlflow", "report", "tune", "wandb")}  # purpose -> extras of the package
+EXTRAS = {
+    "dev": ("dev", "docs", "export", "frames", "mlflow", "report", "tune", "wandb")
+}  # purpose -> extras of the package
 COMPARISONS = {">=": operator.ge, "<": operator.lt, "==": operator.eq}
 OFFLINE = ("NewConnectionError", "Temporary failure", "timed out", "error sending request")
 

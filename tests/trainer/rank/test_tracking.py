@@ -167,7 +167,7 @@ def test_mlflow_has_every_number_once(
         history = client.get_metric_history(known, name.replace("@", "_at_"))
         assert [(point.step, point.value) for point in history] == curve, name
     assert found.data.params["train.lr"] == "0.003"
-    assert found.data.params["data.path"] == "https://example.org/data"
+    assert found.data.params["data.path"] == "https://***@example.org/data"
     assert found.data.tags["fingerprint"] == "sha256:12" and found.data.tags["run"] == str(run)
     assert found.data.metrics["results/test/ndcg_at_10"] == 0.25
     assert found.data.tags["results/fingerprint"] == "abc"

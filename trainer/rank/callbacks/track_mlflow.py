@@ -44,16 +44,13 @@ class MLflow:
 
     def end(self, results: dict[str, Any] | None) -> None:
         """End the run; the results are metrics of the best step, and tags where they are no numbers."""
-        if results is None:
-            self._client.set_terminated(self._id, "FAILED")
-            return
-        numbers = {name: value for name, value in results.items() if isinstance(value, (int, float))}
-        self.log(
-            int(results["best_step"]), {f"results/{name}": float(value) for name, value in numbers.items()}
-        )
-        for name in results.keys() - numbers.keys():
-            self._client.set_tag(self._id, f"results/{name}", _text(results[name]))
-        self._client.set_terminated(self._id, "FINISHED")
+        if results is not None:
+            best = int(results["best_step"])
+            numbers = {name: value for name, value in results.items() if isinstance(value, (int, float))}
+            self.log(best, {f"results/{name}": float(value) for name, value in numbers.items()})
+            for name in results.keys() - numbers.keys():
+                self._client.set_tag(self._id, f"results/{name}", _text(results[name]))
+        self._client.set_terminated(self._id, "FAILED" if results is None else "FINISHED")
 
 
 def experiment(group: str) -> str:
