@@ -333,8 +333,9 @@ class MealRec(nn.Module):
         """Embeddings of videos [K, D] from their rows of the ID table and their content: see `content.py`."""
         if self.training and noise is not None:
             v_KV = dropped(v_KV, video_K, self.config.content_dropout, noise)
-        content_KD = self.content_share[video_K, None] * (v_KV @ self.content_weight)
-        return content_KD if E_KD is None else torch.addcmul(content_KD, self.id_share[video_K, None], E_KD)
+        dtype = self.content_weight.dtype  # with DeepSpeed's bf16 parameters are narrower than buffers
+        content_KD = v_KV.to(dtype) @ self.content_weight * self.content_share[video_K, None].to(dtype)
+        return content_KD if E_KD is None else content_KD + self.id_share[video_K, None].to(dtype) * E_KD
 
     def encode(self, batch: Batch, row_BLD: torch.Tensor, noise: Noise, sampler_steps: int = 0) -> Encoded:
         """Histories, and their rows of the ID table, through video, TCD and backbone."""

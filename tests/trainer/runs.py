@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mealrec import MealRec, MealRecConfig
 from trainer.launch import machine
 from trainer.source import ROOT
 
-# Small, with all on that could depend on ranks: dropout, condition dropout, sampled negatives, both modules.
+# Small, with all on that could depend on ranks: dropout of every kind, sampled negatives, both modules.
 SMALL = {
     "train.batch_size": 64,
     "train.max_epochs": 3,
@@ -29,10 +32,18 @@ SMALL = {
     "train.clip_norm": 0.6,
     "data.max_length": 20,
     "model.dim": 16,
+    "model.item_bias": "true",
+    "model.content_half": 4,
     "model.objective.softmax": "sampled",
     "model.objective.negatives": 32,
 }
 STEPS = 21  # of such a run on the data set of the fixture
+
+
+def plain_model(config: MealRecConfig, **options: Any) -> MealRec:
+    """A model of such a configuration outside of a run, where videos have no content."""
+    content = torch.zeros(config.videos + 1, config.width) if config.has_content else None
+    return MealRec(config, content=content, **options)
 
 
 def arguments(run: Path, data: Path | None, **changes: Any) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mealrec import MealRec, MealRecConfig
+from mealrec import MealRecConfig
 from tests.trainer.attack import Attack
 from trainer import checkpoint_files
 from trainer.errors import UserError
@@ -29,7 +29,7 @@ def test_configurations_saved_before_an_option_existed() -> None:
 
 def test_every_zero_stage_gives_the_same_weights(two_ranks: dict[int, Path]) -> None:
     plain = weights.load(two_ranks[0], "last")
-    names = {name for name, _ in MealRec(plain.model_config).named_parameters()}
+    names = {name for name, _ in runs.plain_model(plain.model_config).named_parameters()}
     assert names <= set(plain.state)
     for stage in (1, 2, 3):
         other = weights.load(two_ranks[stage], "last")

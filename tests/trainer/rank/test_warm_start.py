@@ -97,7 +97,9 @@ def before(two_ranks: dict[int, Path], workplace: Path) -> dict[int, dict[str, t
         found[stage] = {}
         if stage == 0:
             saved = torch.load(checkpoint / "mp_rank_00_model_states.pt", weights_only=False)
-            parameters = {name: p for name, p in MealRec(weights.load(run).model_config).named_parameters()}
+            parameters = {
+                name: p for name, p in runs.plain_model(weights.load(run).model_config).named_parameters()
+            }
             matrices = [
                 n for n, p in parameters.items() if p.ndim > 1 and n.endswith("weight") and n != "item"
             ]
@@ -123,7 +125,7 @@ def test_moments_are_the_same_at_every_stage(started, before, two_ranks: dict[in
             for key in ("", *(f"/{key}" for key in KEYS)):
                 was = before[old][name + key] if key else best.state[name]
                 was, now = was.view(best.state[name].shape), found[name + key]
-                if name == "item":
+                if name in ("item", "bias"):
                     known = [row for row in range(120, 0, -1) if row != 7]
                     was, now = was[known], now[1:120]
                 elif name == "position":
@@ -153,7 +155,7 @@ def test_new_rows(started, before, two_ranks: dict[int, Path], table: FeatureTab
             }.items():
                 expected = was.view(121, -1)[torch.from_numpy(like)].mean(0)
                 torch.testing.assert_close(found["item" + key][row], expected)
-        fresh = MealRec(replace(best.model_config, videos=122, max_length=25), seed=0)
+        fresh = runs.plain_model(replace(best.model_config, videos=122, max_length=25), seed=0)
         assert torch.equal(found["item"][122], fresh.item[122].detach())
         assert torch.equal(found["item/exp_avg"][122], torch.zeros(16))
         typical = before[old]["item/exp_avg_sq"].view(121, -1)[1:].mean(0)
@@ -179,7 +181,8 @@ def test_training_goes_on(two_ranks: dict[int, Path], newer: Path, cache: Path, 
     shutil.copytree(two_ranks[2], bare)
     for file in bare.glob("checkpoints/*/*.pt"):
         file.unlink()
-    more = dict(train__max_epochs=1, train__ema=0.9, train__table_lr=0.001, model__item_bias="true")
+    more = dict(train__max_epochs=1, train__ema=0.9, train__table_lr=0.001)
+    more["model__npd__noise_conditional"] = "true"
     made = [workplace / f"goes-on-{n}" for n in range(3)]
     commands = [
         runs.arguments(made[0], newer, init_from=two_ranks[3], train__max_epochs=1, train__zero_stage=1),
@@ -191,7 +194,7 @@ def test_training_goes_on(two_ranks: dict[int, Path], newer: Path, cache: Path, 
     assert ranks[0].returncode == 0, err[-3000:]
     assert [json.loads(line) for line in out.splitlines() if line.startswith(('"', "null"))] == [None] * 3
     assert err.count("119 videos known, 3 new (2 of them start from videos like them)") == 3
-    assert err.count("new parts: bias") == 1
+    assert err.count("new parts: npd") == 1
     assert err.count("the optimiser starts afresh: parts of the model are new") == 1
     assert err.count("holds no state of Adam, only weights") == 1
     assert err.count("the optimiser goes on after") == 1
@@ -243,7 +246,7 @@ def test_warm_start_matches_videos_by_original_id(two_ranks: dict[int, Path]) ->
     old, old_ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
     new_ids = [*old_ids[::-1].tolist(), -5, -6]  # the old ones in another order, and two new ones
     config = replace(old.model_config, videos=122, max_length=25)
-    fresh, model = MealRec(config, seed=3), MealRec(config, seed=3)
+    fresh, model = runs.plain_model(config, seed=3), runs.plain_model(config, seed=3)
     warm = start(model, run, new_ids)
     assert (warm.rows.known < 0).tolist() == [False] * 120 + [True] * 2 and not warm.fresh_parts
     torch.testing.assert_close(model.item[1:121].flip(0), old.state["item"][1:], rtol=0, atol=0)
@@ -268,7 +271,7 @@ def test_warm_start_matches_biases_too(two_ranks: dict[int, Path], tmp_path: Pat
     old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
     biased = with_weights(run, tmp_path / "biased", {**old.state, "bias": torch.arange(121.0)})
     config = replace(old.model_config, item_bias=True, videos=121)
-    model = MealRec(config, train_counts=torch.full((122,), 7))
+    model = runs.plain_model(config, train_counts=torch.full((122,), 7))
     start(model, biased, [-5, *ids[::-1].tolist()])
     expected = torch.cat([torch.tensor([7.0]).log(), torch.arange(120.0, 0, -1)])
     torch.testing.assert_close(model.bias[1:].detach(), expected)
@@ -279,11 +282,11 @@ def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_pat
     run = two_ranks[1]
     old, ids = weights.load(run), weights.original_ids(run, weights.load(run).facts)
     without = replace(old.model_config, npd=replace(old.model_config.npd, enabled=False))
-    backbone = MealRec(without, seed=3)
+    backbone = runs.plain_model(without, seed=3)
     assert start(backbone, run, ids).fresh_parts == []
     assert torch.equal(backbone.backbone.blocks[0].qkv.weight, old.state["backbone.blocks.0.qkv.weight"])
     state = {name: weight for name, weight in old.state.items() if not name.startswith(("npd.", "tcd."))}
-    full, fresh = MealRec(old.model_config, seed=3), MealRec(old.model_config, seed=3)
+    full, fresh = runs.plain_model(old.model_config, seed=3), runs.plain_model(old.model_config, seed=3)
     without_modules = with_weights(run, tmp_path / "backbone", state)
     assert start(full, without_modules, ids).fresh_parts == ["npd", "tcd"]
     assert torch.equal(full.item[1:], old.state["item"][1:])
@@ -291,6 +294,6 @@ def test_modules_can_be_added_to_trained_ids(two_ranks: dict[int, Path], tmp_pat
 
 
 def test_another_width_is_refused(two_ranks: dict[int, Path]) -> None:
-    wide = MealRec(replace(weights.load(two_ranks[1]).model_config, dim=32))
+    wide = runs.plain_model(replace(weights.load(two_ranks[1]).model_config, dim=32))
     with pytest.raises(UserError, match="another model: weight item"):
         start(wide, two_ranks[1], range(120))
