@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mealrec import MealRecConfig
+from tests.trainer import runs
 from tests.trainer.attack import Attack
 from trainer import checkpoint_files
 from trainer.errors import UserError

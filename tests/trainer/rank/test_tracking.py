@@ -238,6 +238,7 @@ def test_wandb_is_lost_in_mid_run(
 
 
 @needs_wandb
+@pytest.mark.slow
 def test_a_run_of_two_ranks(workplace: Path, data: Path, cache: Path, monkeypatch: Any) -> None:
     """Rank 0 alone tracks, what it has is what metrics.jsonl has, and no loss changes."""
     monkeypatch.setenv("WANDB_MODE", "offline")
