@@ -12,17 +12,17 @@ def default() -> RunConfig:
     """Return values for the synthetic world that `./launch.sh` makes for itself."""
     config = RunConfig(preset="default")
     config.data.max_length = 20
-    config.train.batch_size, config.train.lr, config.train.warmup_steps = 128, 3e-3, 100
-    config.train.max_epochs = 10
+    config.train.batch_size, config.train.warmup_steps = 128, 100
+    config.train.lr, config.train.table_lr, config.train.decay = 3e-3, 8e-3, "linear"
+    config.train.max_epochs, config.train.patience, config.train.ema = 12, 0, 0.99
+    config.model.item_bias, config.model.content_half = True, 20.0
     return config
 
 
 def study() -> RunConfig:
-    """Return values for the synthetic world in at most a minute on one core, for studies of many runs."""
+    """Return values for the synthetic world with a smaller model, for studies of many runs."""
     config = default()
     config.preset = "study"
-    config.train.max_epochs = 5
-    config.train.patience = 0
     config.model.dim = 32
     config.train.tensorboard = False
     return config

@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """`frames`: write the features, print a summary."""
+    # The encoder's threads would spin while they wait, on the cores of those that decode. Read with PyTorch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Here: it loads torch, and what comes with the extra.
         from shards.frames.extract import Options, extract
