@@ -13,9 +13,9 @@ def default() -> RunConfig:
     config = RunConfig(preset="default")
     config.data.max_length = 20
     config.train.batch_size, config.train.warmup_steps = 128, 100
-    config.train.lr, config.train.table_lr, config.train.decay = 3e-3, 8e-3, "linear"
-    config.train.max_epochs, config.train.patience, config.train.ema = 12, 0, 0.99
-    config.model.item_bias, config.model.content_half = True, 20.0
+    config.train.lr, config.train.table_lr, config.train.decay = 3e-3, 6e-3, "linear"
+    config.train.max_epochs, config.train.patience, config.train.ema = 16, 0, 0.995
+    config.model.item_bias, config.model.content_half, config.model.backbone.dropout = True, 20.0, 0.3
     return config
 
 
