@@ -27,6 +27,7 @@ SMALL = {
     "train.tensorboard": "false",
     "train.warmup_steps": 4,
     "train.decay": "cosine",
+    "train.ema": 0,
     "train.weight_decay": 0.01,
     "train.lr": 0.002,
     "train.clip_norm": 0.6,
