@@ -150,7 +150,12 @@ def test_uv_installs_where_pip_has_no_configuration(bare: Path, tmp_path: Path) 
 
     done = ask(bare, "dev", **variables, SETTINGS="")
     assert (done.returncode, done.stdout) == (0, f"{bare}/.venv/bin/python\n"), done.stderr
-    package = ["-c", f"{bare}/constraints.txt", "-e", f"{bare}[dev,docs,export,frames,report,tune]"]
+    package = [
+        "-c",
+        f"{bare}/constraints.txt",
+        "-e",
+        f"{bare}[dev,docs,export,frames,mlflow,report,tune,wandb]",
+    ]
     assert log.read_text().split("\n")[0] == " ".join(
         ["uv", "pip", "install", "--python", f"{bare}/.venv/bin/python", *package]
     )

@@ -51,13 +51,16 @@ def parameters(config: MealRecConfig) -> int:
 
     It is linear in the number of videos, so two models of few videos give it for any number.
     """
+    import torch
+
     from mealrec import MealRec
 
-    few, more = (
-        sum(p.numel() for p in MealRec(dataclasses.replace(config, videos=videos)).parameters())
-        for videos in (32, 33)
-    )
-    return few + (more - few) * (config.videos - 32)
+    def of(videos: int) -> int:
+        content = torch.zeros(videos + 1, config.width) if config.has_content else None
+        model = MealRec(dataclasses.replace(config, videos=videos), content=content)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    return of(32) + (of(33) - of(32)) * (config.videos - 32)
 
 
 class BytesPerParameter(NamedTuple):
@@ -105,6 +108,7 @@ class Memory:
     optimizer_on_host: bool
     transient: int
     activations: int
+    content: int
     features: int
 
     def lines(self) -> list[str]:
@@ -116,6 +120,7 @@ class Memory:
             f"optimiser       {_size(self.optimizer)} {where}",
             f"in passing      {_size(self.transient)} a rank: the ID table, whole while it is reduced",
             f"activations     {_size(self.activations)} a rank, roughly",
+            f"content         {_size(self.content)} a rank: in the embeddings of all videos",
             f"feature table   {_size(self.features)} a host, memory-mapped",
         ]
 
@@ -143,6 +148,7 @@ def memory(config: RunConfig, engine: dict[str, Any], batching: Batching, index:
         optimizer_on_host=ds_config.offloads_optimizer(engine),
         transient=int((index.videos + 1) * model.dim * each.transient),
         activations=positions * vectors * model.dim * (2 if bf16 else 4),
+        content=(index.videos + 1) * model.width * 4 if model.has_content else 0,
         features=(index.videos + 1) * index.frames * index.width * stored,
     )
 

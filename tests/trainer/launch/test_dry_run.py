@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from mealrec import MealRec
 from shards import Index
 from trainer.__main__ import run
@@ -35,7 +37,7 @@ def test_dry_run_says_everything_and_leaves_nothing(
     printed = capsys.readouterr().out
     assert "batch 64 = micro-batch 8 x accumulation 4 x ranks 2" in printed
     assert "micro_batch_size: 8" in printed and "an epoch" in printed
-    for part in ("parameters", "gradients", "optimiser", "activations", "feature table"):
+    for part in ("parameters", "gradients", "optimiser", "activations", "content", "feature table"):
         assert part in printed
     assert os.listdir(tmp_path) == []
 
@@ -44,6 +46,9 @@ def test_parameters_are_counted_exactly() -> None:
     config = RunConfig().model
     config.videos, config.frames, config.width = 777, 3, 5
     assert dry_run.parameters(config) == sum(p.numel() for p in MealRec(config).parameters())
+    config.content_half, config.item_bias, content = 4.0, True, torch.zeros(778, 5)
+    model = MealRec(config, content=content)
+    assert dry_run.parameters(config) == sum(p.numel() for p in model.parameters())
 
 
 def test_memory_is_divided_by_the_stage(make_data: MakeData) -> None:

@@ -25,7 +25,7 @@ def test_a_full_disk_is_one_line(workplace: Path, data: Path, cache: Path) -> No
         time.sleep(0.01)
     psutil.Process(rank.pid).rlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     _, errors = rank.communicate(timeout=60)
-    assert rank.returncode == 1 and "Traceback" not in errors
+    assert rank.returncode == 1 and "Traceback" not in errors, errors
     said = [line for line in errors.splitlines() if "error: " in line]
     assert said == [f"error: {run} cannot be written: File too large"]
     assert checkpoint_files.step(checkpoint_files.newest(run / "checkpoints")) >= 3

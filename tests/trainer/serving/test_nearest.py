@@ -39,6 +39,7 @@ def test_the_index_of_an_export(
     embeddings = np.load(tmp_path / "export" / "item_embeddings.npy")
     assert index.ntotal == len(embeddings) == 120
     vectors = np.random.default_rng(0).normal(size=(50, embeddings.shape[1])).astype(np.float32)
+    vectors[:, -1] = 1  # which users' vectors have for the bias
     _, found = index.search(vectors, 1)
     assert np.mean(found[:, 0] == (vectors @ embeddings.T).argmax(1)) > 0.95
 
