@@ -46,14 +46,15 @@ def writing(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        reason = _unwritable(error, folder)
+    except (OSError, RuntimeError, UserError) as error:
+        # `write_text` has made a line of the error already, which names its file.
+        reason = _unwritable(error.__cause__ if isinstance(error, UserError) else error, folder)
         if not reason:
             raise
         raise Unwritable(f"{folder} cannot be written: {reason}") from error
 
 
-def _unwritable(error: Exception, folder: Path) -> str:
+def _unwritable(error: BaseException | None, folder: Path) -> str:
     """Why the disk takes no more, if that is what an error is about; else nothing."""
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno in DISK_ERRORS else ""
@@ -93,7 +94,7 @@ def write_text(path: PathLike, text: str) -> None:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def write_secret(path: PathLike, text: str) -> None:

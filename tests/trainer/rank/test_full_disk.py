@@ -13,7 +13,7 @@ import pytest
 
 from tests.trainer import runs
 from trainer import checkpoint_files, files
-from trainer.errors import Unwritable
+from trainer.errors import Unwritable, UserError
 
 
 def test_a_full_disk_is_one_line(workplace: Path, data: Path, cache: Path) -> None:
@@ -38,6 +38,13 @@ def test_errors_of_the_disk_are_told_from_others(number: int, tmp_path: Path) ->
         files.writing(tmp_path),
     ):
         raise OSError(number, "found")
+    with (
+        pytest.raises(Unwritable, match=f"^{tmp_path} cannot be written: {os.strerror(number)}"),
+        files.writing(tmp_path),
+    ):
+        raise UserError("a file cannot be written") from OSError(number, "found")
+    with pytest.raises(UserError, match="a mistake"), files.writing(tmp_path):
+        raise UserError("a mistake")
     with pytest.raises(FileNotFoundError), files.writing(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "found")
     with pytest.raises(RuntimeError, match="collective"), files.writing(tmp_path):
