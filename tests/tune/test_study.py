@@ -7,6 +7,7 @@ import pytest
 from tests.tune import commands
 
 SMALL = ["--train.max_epochs", "1", "--model.dim", "16", "--train.batch_size", "32", "--train.log_every", "1"]
+SMALL += ["--train.decay", "constant"]
 
 pytestmark = pytest.mark.slow
 

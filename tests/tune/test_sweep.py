@@ -16,6 +16,8 @@ from tests.trainer import runs
 from tests.tune import commands
 from tests.tune.commands import wait
 
+# Nothing is learned but at the rate of a point, and nothing is known before.
+ONE_RATE = {"train.table_lr": 0, "train.ema": 0, "train.decay": "constant", "model.item_bias": False}
 FIXED = {
     "preset": "study",
     "model.dim": 16,
@@ -125,7 +127,7 @@ def test_asha_stops_what_is_behind_and_frees_its_resources(tmp_path):
     space = {
         "search": "asha",
         "space": {"model.tcd.steps": list(range(2, 12)), "train.lr": [1e-9, 0.01]},
-        "fixed": FIXED | {"train.batch_size": 16, "train.warmup_steps": 1, "train.max_epochs": 10},
+        "fixed": FIXED | ONE_RATE | {"train.batch_size": 16, "train.warmup_steps": 1, "train.max_epochs": 10},
         "trials": 6,
         "workers_per_trial": 2,
     }
