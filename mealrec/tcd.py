@@ -44,13 +44,11 @@ class Histories(NamedTuple):
 class ContentInputs(NamedTuple):
     """What is diffused at each real position, and what the denoiser knows about it.
 
-    Content F as the frames of the distinct videos [U*M, D], the same as data, x_0, and the row of it for each
-    frame of a position, int64 [N*M]: the frames are not copied; mask [N, M], guidance g [N, M, D],
-    condition c [N, D].
+    Content F as the frames of the distinct videos [U*M, D] and the row of it for each frame of a position,
+    int64 [N*M]: the frames are not copied; mask [N, M], guidance g [N, M, D], condition c [N, D].
     """
 
     F_RD: torch.Tensor
-    x0_RD: torch.Tensor
     row_R: torch.Tensor
     mask_NM: torch.Tensor
     g_NMD: torch.Tensor
@@ -240,10 +238,7 @@ class TCD(nn.Module):
         return self._infer(inputs, noise, sampler_steps), None
 
     def inputs(self, histories: Histories) -> ContentInputs:
-        """Content, guidance and condition.
-
-        What is diffused is data: no gradient reaches it. Through the guidance, which is made of it, one does.
-        """
+        """Content, guidance, which is made of it, and condition."""
         F_UMD, mask_UM, row_BL, e_BLD, real_BL, index_N = histories
         g_UMD = self.temporal(F_UMD, mask_UM) if self.temporal is not None else None
         if self.config.target == "video":
@@ -254,8 +249,7 @@ class TCD(nn.Module):
         row_R = (row_N[:, None] * M + torch.arange(M, device=row_N.device)).flatten()
         g_NMD = self.null_guidance.expand(row_N.shape[0], M, D) if g_UMD is None else g_UMD[row_N]
         c_ND = self._condition(e_BLD.detach(), real_BL, index_N)
-        F_RD = F_UMD.flatten(0, 1)
-        return ContentInputs(F_RD, F_RD.detach(), row_R, mask_UM[row_N], g_NMD, c_ND)
+        return ContentInputs(F_UMD.flatten(0, 1), row_R, mask_UM[row_N], g_NMD, c_ND)
 
     def _condition(self, e_BLD: torch.Tensor, real_BL: torch.Tensor, index_N: torch.Tensor) -> torch.Tensor:
         """`c = W_c [sg(E[item]) ; sg(p_l)]`, [N, D] [TCDRec, HorizonRec: the parts; ours: combining them]."""
@@ -269,7 +263,8 @@ class TCD(nn.Module):
 
     def _train(self, inputs: ContentInputs, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
         """One corruption at a random step, the same for all frames of a video, and its denoising."""
-        _, x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        F_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        x0_RD = F_RD.detach()  # what is diffused is data
         counters, M, mask_R = noise.counters(), g_NMD.shape[1], mask_NM.flatten()
 
         def nulled(stream: int) -> torch.Tensor:
@@ -284,7 +279,8 @@ class TCD(nn.Module):
 
     def _infer(self, inputs: ContentInputs, noise: Noise, sampler_steps: int) -> torch.Tensor:
         """The reverse chain from `infer_start`, with classifier-free guidance where it is configured."""
-        _, x0_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        F_RD, row_R, mask_NM, g_NMD, c_ND = inputs
+        x0_RD = F_RD.detach()  # what is diffused is data
         M = g_NMD.shape[1]
 
         def denoise(x_RD: torch.Tensor, t_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -305,7 +301,7 @@ class TCD(nn.Module):
         relative to without; near 1, the denoiser does not use it. `tcd_skill_LEVEL_OTHER`: see
         `Diffusion.skills`.
         """
-        _, x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
+        x0_RD, row_R, mask_NM, g_NMD, c_ND = self.inputs(histories)
         M = g_NMD.shape[1]
         last = self.config.steps - 1
         x_RD, t_R = self.diffusion.state(last, x0_RD, noise, M, row_R)

@@ -112,7 +112,7 @@ def test_the_content_denoiser_beats_the_linear_estimate(trained):
     model, batch = trained
     tcd, noise = model.tcd, Noise.of_batch(batch, FRAMES, "auto")
     encoded = model.encode(batch, *model.rows(noise, batch["item"]), noise)
-    _, x0, row, mask, g, c = tcd.inputs(encoded.histories)
+    x0, row, mask, g, c = tcd.inputs(encoded.histories)
     counters = noise.at_positions(encoded.index_N).counters(FRAMES)
     t = torch.full((len(g),), tcd.config.steps - 1)
     schedule = tcd.diffusion.schedule
