@@ -24,6 +24,7 @@ def study() -> RunConfig:
     config = default()
     config.preset = "study"
     config.model.dim = 32
+    config.eval.every_steps = 200  # four epochs of the world
     config.train.tensorboard = False
     return config
 

@@ -2,13 +2,15 @@
 
 A variant is a set of the trainer's options. A design lists cells: variants at their positions in the figure.
 What a cell shows is the evaluation of a run, of several runs together (late fusion), or of a run with noise
-on its features. Only the first needs a run of its own.
+on its features or with fewer steps of its chains. Only the first needs a run of its own.
+
+On a data set without frame features a design has only those cells that the frames do not matter to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer import options, presets
@@ -39,6 +41,7 @@ ABLATION: dict[str, Overrides] = {
     "shuffled frame order": {"model.shuffle_frames": True},
 }
 QUICK_VARIANTS = 4  # of the ablation
+ONE_STEP = "full, one step of each chain"
 # Runs that are trained apart and rank together: by how much their seeds differ, and their variant.
 LATE_FUSION: dict[str, list[tuple[int, Overrides]]] = {
     "late fusion: IDs + content": [(0, IDS), (0, CONTENT)],
@@ -52,6 +55,8 @@ They were chosen before any run; all others are exploratory.
 
 MODULES: dict[str, Overrides] = {FULL: {}, WITHOUT_TCD: NO_TCD, WITHOUT_NPD: NO_NPD, "backbone": NO_BOTH}
 NOISE = "model.feature_noise"
+OF_FRAMES = ("model.tcd.", "model.use_video", "model.use_ids", "model.shuffle_frames", NOISE)
+"""Options, or beginnings of their names, that need frame features."""
 WEIGHTS = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
 STEPS = (2, 5, 10, 20, 32, 50)
 SIGMAS = (0.0, 0.1, 0.2, 0.5, 1.0)
@@ -86,7 +91,8 @@ class Part:
 class Cell:
     """What is evaluated, and its position: (row, column) of a heat map, (line, sigma), (backbone, modules).
 
-    parts: one run, or several that rank together; noise: on the features, in evaluation alone.
+    parts: one run, or several that rank together; noise: on the features, in evaluation alone; sampler_steps:
+    of the reverse chains in the evaluation, None: as the run's configuration says.
     """
 
     panel: str
@@ -94,11 +100,12 @@ class Cell:
     column: str
     parts: tuple[Part, ...]
     noise: float = 0.0
+    sampler_steps: int | None = None
 
     @property
     def is_trained(self) -> bool:
         """Whether it is a run as it is, whose own results and learning curve it has."""
-        return len(self.parts) == 1 and not self.noise
+        return len(self.parts) == 1 and not self.noise and self.sampler_steps is None
 
     @property
     def label(self) -> str:
@@ -121,9 +128,9 @@ class Cell:
         return [part.point(fixed, seeds[(place + part.shift) % len(seeds)]) for part in self.parts]
 
 
-def make_cell(panel: str, row: Any, column: Any, overrides: Overrides, noise: float = 0.0) -> Cell:
-    """Make a cell of one run, its position spelled as in tables."""
-    return Cell(panel, str(row), str(column), (Part(_sorted(overrides)),), noise)
+def make_cell(panel: str, row: Any, column: Any, overrides: Overrides, **evaluation: Any) -> Cell:
+    """Make a cell of one run, its position spelled as in tables; evaluation: `noise`, `sampler_steps`."""
+    return Cell(panel, str(row), str(column), (Part(_sorted(overrides)),), **evaluation)
 
 
 def _sorted(overrides: Overrides) -> tuple[tuple[str, Value], ...]:
@@ -142,6 +149,7 @@ def ablation(quick: bool) -> list[Cell]:
     fused = [] if quick else LATE_FUSION.items()
     return [
         *(make_cell("ablation", name, "", ABLATION[name]) for name in names),
+        make_cell("ablation", ONE_STEP, "", {}, sampler_steps=1),
         *(
             Cell("ablation", name, "", tuple(Part(_sorted(overrides), shift) for shift, overrides in parts))
             for name, parts in fused
@@ -199,6 +207,30 @@ DESIGNS: dict[str, Callable[[bool], list[Cell]]] = {
 }
 SEEDS = {"ablation": 5, "sensitivity": 1, "robustness": 5, "universality": 5}
 MORE_SEEDS = (1, 2, 3, 4)  # for the cells of a heat map that get more seeds
+
+
+def cells_of(study: str, quick: bool, has_frames: bool) -> list[Cell]:
+    """Return the cells of a study on a data set, with frame features or without.
+
+    Without, the options of frames are left out, and with them the cells that differ in nothing else.
+    """
+    cells = DESIGNS[study](quick)
+    return cells if has_frames else _without_frames(cells)
+
+
+def _without_frames(cells: list[Cell]) -> list[Cell]:
+    kept: dict[Any, Cell] = {}
+    for cell in cells:
+        parts = tuple(
+            replace(part, overrides=tuple(o for o in part.overrides if not o[0].startswith(OF_FRAMES)))
+            for part in cell.parts
+        )
+        is_of_frames = cell.noise or any(
+            had.overrides and not has.overrides for had, has in zip(cell.parts, parts, strict=True)
+        )
+        if not is_of_frames:
+            kept.setdefault((parts, cell.sampler_steps), replace(cell, parts=parts))
+    return list(kept.values())
 
 
 def baseline_of(study: str, cell: Cell, cells: list[Cell]) -> Cell | None:

@@ -37,13 +37,15 @@ class Evidence:
     """What there is of a study on one data set, by cell and seed.
 
     wanted: the seeds that a cell has in a study that is complete; ranks: of the test split; valid: metrics of
-    the validation split, of cells that are trained, and trainings: how those went.
+    the validation split, of cells that are trained, and trainings: how those went; references: test metrics
+    of popularity, and of the oracle of a synthetic world.
     """
 
     wanted: dict[Cell, list[int]]
     ranks: dict[Cell, dict[int, Ranks]] = field(default_factory=dict)
     valid: dict[Cell, dict[int, dict[str, float]]] = field(default_factory=dict)
     trainings: dict[Cell, dict[int, Training]] = field(default_factory=dict)
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add_ranks(self, cell: Cell, seed: int, ranks: Ranks) -> None:
         """Add the ranks of a cell.
@@ -67,32 +69,45 @@ class Evidence:
         return sum(len(seeds) - len(self.seeds(cell)) for cell, seeds in self.wanted.items())
 
 
-def read_ranks(folder: Path, runs: list[Path], noise: float, data: Path) -> Ranks:
-    """Return the test ranks of a run, or of several together, with noise on the features or without.
+def read_ranks(folder: Path, runs: list[Path], cell: Cell, data: Path) -> Ranks:
+    """Return the test ranks of a cell's run, or of its runs together, as the cell evaluates them.
 
     Evaluates where they are not there yet.
 
     Args:
         folder: of ranks that are not a run's own.
         runs: run directories.
-        noise: in standard deviations.
+        cell: how to evaluate them.
         data: the data set of the runs, wherever it is now.
 
     Raises:
         UserError: a run cannot be read.
     """
-    alone = len(runs) == 1 and not noise
-    name = "+".join(run.name for run in runs) + (f"-noise-{noise}" if noise else "")
-    path = run_directory.ranks(runs[0], "test") if alone else folder / f"{name}.parquet"
+    name = "+".join(run.name for run in runs) + (f"-noise-{cell.noise}" if cell.noise else "")
+    name += "" if cell.sampler_steps is None else f"-steps-{cell.sampler_steps}"
+    path = run_directory.ranks(runs[0], "test") if cell.is_trained else folder / f"{name}.parquet"
     if not path.exists():
         from trainer.evaluation.command import Request, evaluate_run  # needs torch
 
         print(f"evaluating {name}", file=sys.stderr)
         path.parent.mkdir(parents=True, exist_ok=True)
         first, *others = map(str, runs)
-        request = Request(first, tuple(others), data=str(data), noise=noise or None, ranks=str(path))
+        request = Request(
+            first,
+            tuple(others),
+            data=str(data),
+            noise=cell.noise or None,
+            sampler_steps=cell.sampler_steps,
+            ranks=str(path),
+        )
         evaluate_run(request)
     return ranks.read(path)
+
+
+def read_references(run: Path) -> dict[str, dict[str, float]]:
+    """Read the test metrics of popularity, and of the oracle if there is one, from a finished run."""
+    results = read_json(run / run_directory.RESULTS)
+    return {name: results[name] for name in ("popularity", "oracle") if results[name]}
 
 
 def read_training(run: Path) -> Training:

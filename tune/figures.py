@@ -119,6 +119,9 @@ def heat_maps(rows: list[Row], path: Path) -> None:
     for line, name in zip(axes, data, strict=True):
         for axis, panel in zip(line, panels, strict=True):
             own = {(r["row"], r["column"]): r for r in rows if (r["data"], r["panel"]) == (name, panel)}
+            if not own:  # TCD, where there are no frames
+                axis.set_axis_off()
+                continue
             weights = list(dict.fromkeys(row for row, _ in own))
             steps = list(dict.fromkeys(column for _, column in own))
             values = np.array([[_value(own[w, t], "test ndcg@10") for t in steps] for w in weights])

@@ -14,12 +14,12 @@ from trainer.errors import UserError
 from trainer.files import replacing
 from trainer.inputs import open_index
 from tune import figures, tracking
-from tune.designs import DESIGNS, MORE_SEEDS, Cell, default_of, varied
-from tune.evidence import STILL_IMPROVING, Evidence, read_ranks, read_training
+from tune.designs import DESIGNS, MORE_SEEDS, Cell, cells_of, default_of, varied
+from tune.evidence import STILL_IMPROVING, Evidence, read_ranks, read_references, read_training
 from tune.ledger import Ledger, Row
 from tune.space import Overrides, Space
 from tune.sweep import run_points
-from tune.tables import METRIC, METRICS, PARTS, as_markdown, part_rows, summary_rows
+from tune.tables import METRIC, METRICS, PARTS, as_markdown, part_rows, references, summary_rows
 
 VALID = tuple(f"valid {name}" for name in METRICS)
 RANKS = "ranks"  # folder of the ranks that are not a run's own
@@ -59,24 +59,34 @@ def run_study(study: Study, data: list[Path]) -> bool:
         Whether all is there; else the tables say what is missing.
 
     Raises:
-        UserError: a data set that cannot be read, or an option for all runs that the study varies.
+        UserError: a data set that cannot be read, or has no frames to add noise to; an option for all runs
+            that the study varies.
     """
-    cells = DESIGNS[study.name](study.quick)
+    every_cell = DESIGNS[study.name](study.quick)
     for name in study.fixed:
-        if name in varied(cells):
+        if name in varied(every_cell):
             raise UserError(f"--{name}: the study {study.name} varies it itself")
-    tracking.check(cells[0].points(study.fixed, 0, [0]))
+    tracking.check(every_cell[0].points(study.fixed, 0, [0]))
     if not data:
         data = [make_default_data(DEFAULT_DATA)]
-    names = [open_index(path).name for path in data]
+    indices = [open_index(path) for path in data]
+    names = [index.name for index in indices]
     if len(set(names)) < len(names):
         raise UserError(
             f"two data sets are named {max(names, key=names.count)}: import one with another --name"
         )
-    found = {name: study_data_set(study, path, cells) for name, path in zip(names, data, strict=True)}
+    for index in indices:
+        if study.name == "robustness" and not index.frames:
+            raise UserError(f"{index.path}: no frame features, and the study robustness adds noise to them")
+    found = {
+        index.name: study_data_set(study, path, cells_of(study.name, study.quick, bool(index.frames)))
+        for index, path in zip(indices, data, strict=True)
+    }
     study.out.mkdir(parents=True, exist_ok=True)
     rows = [row for name in names for row in summary_rows(study.name, name, found[name])]
     print(as_markdown(rows))
+    for name in names:
+        print(*references(name, found[name]), sep="\n")
     for line in warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     written = write(study, study.name, rows, figures.FIGURES[study.name])
@@ -118,10 +128,12 @@ def collect(study: Study, data: Path, wanted: dict[Cell, list[int]]) -> Evidence
         UserError: runs that rank other users than the rest.
     """
     seeds = sorted({seed for seeds_of_cell in wanted.values() for seed in seeds_of_cell})
+    # Seeds outermost: a study that is interrupted has whole comparisons.
     points = {
         (cell, seed): cell.points(study.fixed, seed, seeds)
+        for seed in seeds
         for cell, seeds_of_cell in wanted.items()
-        for seed in seeds_of_cell
+        if seed in seeds_of_cell
     }
     distinct = {point.id: point for of_cell in points.values() for point in of_cell}
     ledger = Ledger(
@@ -145,11 +157,12 @@ def collect(study: Study, data: Path, wanted: dict[Cell, list[int]]) -> Evidence
             continue
         runs = [ledger.run(point) for point in of_cell]
         try:
-            ranks = read_ranks(ledger.out / RANKS, runs, cell.noise, data.absolute())
+            ranks = read_ranks(ledger.out / RANKS, runs, cell, data.absolute())
             evidence.add_ranks(cell, seed, ranks)
         except UserError as error:
             print(f"{cell.row} {cell.column}, seed {seed}: {error}", file=sys.stderr)
             continue
+        evidence.references = evidence.references or read_references(runs[0])
         if cell.is_trained:
             row = rows[of_cell[0].id]
             evidence.valid.setdefault(cell, {})[seed] = {name: row[name] for name in VALID}

@@ -107,6 +107,14 @@ def as_markdown(rows: list[Row]) -> str:
     return "\n".join([*note, *lines])
 
 
+def references(data: str, evidence: Evidence) -> list[str]:
+    """Return a line for popularity, and one for the oracle of a synthetic world: what runs stand between."""
+    return [
+        f"{data}, {name}: test HR@10 {scores['hr@10']:.4f}, NDCG@10 {scores['ndcg@10']:.4f}"
+        for name, scores in evidence.references.items()
+    ]
+
+
 def _bootstrap(evidence: Evidence, metric: str, chosen: np.ndarray | None = None) -> Bootstrap | None:
     """Draw users, of the chosen ones; None where there is no run yet."""
     gains = {

@@ -1,5 +1,7 @@
 """SPACE.yaml: what it means, and what it refuses."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -76,6 +78,16 @@ def test_mistakes_are_named(tmp_path, change, match):
     with pytest.raises(UserError) as caught:
         load_space(file)
     assert str(caught.value).startswith(f"{file}: ") and match in str(caught.value)
+
+
+def test_the_example_tries_the_same_for_every_variant():
+    points = load_space(Path(__file__).parents[2] / "examples" / "recipe.yaml").points()
+    variants = {}
+    for point in points:
+        options.parse(point.arguments())
+        tried = dict(point.overrides)
+        variants.setdefault(tried.pop("model.npd.enabled"), []).append(tried)
+    assert variants[True] == variants[False] and len(variants[True]) == 8
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import pytest
 
+from shards import synthesise
 from trainer import options
 from tune.__main__ import main, parse_overrides
-from tune.designs import DESIGNS, PRIMARY, baseline_of, default_of
+from tune.designs import DESIGNS, ONE_STEP, PRIMARY, baseline_of, cells_of, default_of
 
-SIZES = {"ablation": (17, 4), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
+SIZES = {"ablation": (18, 5), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
 SEEDS = [0, 1, 2]
 FIXED = {"preset": "study"}
 
@@ -67,6 +68,32 @@ def test_late_fusion_is_of_runs_that_are_trained_apart():
     assert not two.is_trained and cells["full"].is_trained
 
 
+def test_without_frames_there_is_what_they_do_not_matter_to():
+    cells = cells_of("ablation", quick=False, has_frames=False)
+    assert [cell.row for cell in cells] == [
+        "full",
+        "w/o NPD",
+        "NPD told the step",
+        "NPD: network without noise and loss",
+        "NPD through its gradient only",
+        ONE_STEP,
+        "late fusion: two seeds of IDs",
+    ]
+    without, fused = cells[1], cells[-1]
+    assert fused.points(FIXED, 0, SEEDS)[0] == without.points(FIXED, 0, SEEDS)[0]
+    assert [cell.row for cell in cells_of("ablation", True, False)] == ["full", "w/o NPD", ONE_STEP]
+    assert {cell.panel for cell in cells_of("sensitivity", False, False)} == {"npd"}
+    assert len(cells_of("universality", False, False)) == SIZES["universality"][0]
+    assert cells_of("ablation", False, True) == DESIGNS["ablation"](False)
+
+
+def test_one_step_evaluates_the_full_model_once_more():
+    cells = {cell.row: cell for cell in DESIGNS["ablation"](True)}
+    full, one_step = cells["full"], cells[ONE_STEP]
+    assert one_step.points(FIXED, 1, SEEDS) == full.points(FIXED, 1, SEEDS)
+    assert one_step.sampler_steps == 1 and not one_step.is_trained
+
+
 def test_baselines():
     ablation = DESIGNS["ablation"](False)
     assert baseline_of("ablation", ablation[0], ablation) is None
@@ -106,6 +133,13 @@ def test_options_that_cannot_be_for_all_runs(arguments, message, tmp_path, capsy
     assert main(["study", *arguments[:at], *paths, *arguments[at:]]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_noise_needs_features(tmp_path, capsys):
+    data = tmp_path / "data"
+    synthesise(data, users=60, videos=24, frames=0)
+    assert main(["study", "robustness", "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    assert f"{data}: no frame features, and the study robustness" in capsys.readouterr().err
 
 
 def test_data_sets_of_one_name_would_be_one_in_the_figure(make_data, tmp_path, capsys):

@@ -41,11 +41,12 @@ def test_studies_run_what_another_has_not_run(outputs):
 
 def test_a_study_leaves_its_table_and_its_figure(outputs):
     folder, (ablation, _, robustness, again) = outputs
+    cells = {"ablation": 5, "universality": 4}
     for name in ("ablation", "universality", "ablation-popularity", "universality-history"):
         assert (folder / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert "NDCG@10" in (folder / "out" / f"{name}.svg").read_text()
         rows = table_of(folder, name)
-        assert {row["seeds"] for row in rows} == {"1"} and len(rows) % 4 == 0
+        assert {row["seeds"] for row in rows} == {"1"} and len(rows) % cells[name.split("-")[0]] == 0
         for row in rows:
             low, mean, high = (float(row[f"test ndcg@10{end}"]) for end in (" low", "", " high"))
             assert low <= mean <= high and 0 <= mean <= 1
@@ -59,8 +60,10 @@ def test_a_study_leaves_its_table_and_its_figure(outputs):
     full = table_of(folder, "ablation")[0]
     assert clean[0]["test ndcg@10"] == full["test ndcg@10"] and len(noisy) == 4
     assert [row["test ndcg@10"] for row in clean] != [row["test ndcg@10"] for row in noisy]
+    for name in ("popularity", "oracle"):
+        assert f"\nsynthetic-60x24, {name}: test HR@10 " in ablation
     table = [line for line in ablation.splitlines() if line.startswith("| ")]
-    assert table == [line for line in again.splitlines() if line.startswith("| ")] and len(table) == 5
+    assert table == [line for line in again.splitlines() if line.startswith("| ")] and len(table) == 6
 
 
 def test_a_study_that_is_not_complete_writes_what_there_is(outputs, make_data):
@@ -69,5 +72,5 @@ def test_a_study_that_is_not_complete_writes_what_there_is(outputs, make_data):
     output = commands.wait(
         commands.start(["study", "ablation", *options, "--", *SMALL], folder, folder / "cache"), 1
     )
-    assert "8 runs, 4 to do" in output and "**Incomplete**: 4 evaluations are missing." in output
-    assert [(row["seeds"], row["missing"]) for row in table_of(folder, "ablation")] == [("1", "1")] * 4
+    assert "8 runs, 4 to do" in output and "**Incomplete**: 5 evaluations are missing." in output
+    assert [(row["seeds"], row["missing"]) for row in table_of(folder, "ablation")] == [("1", "1")] * 5

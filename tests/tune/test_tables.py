@@ -101,7 +101,7 @@ def test_parts_of_the_users():
     evidence = evidence_of("ablation", quick=True)
     full, without = list(evidence.wanted)[:2]
     rows = part_rows("ablation", "world", evidence, "popularity")
-    assert len(rows) == 4 * 4  # no target has 100 events
+    assert len(rows) == 5 * 4  # no target has 100 events
     sizes = {row["popularity"]: row["users"] for row in rows}
     assert sizes == {"0": 2, "1-4": 8, "5-19": 30, "20-99": 160}
     chosen = (COUNT >= 5) & (COUNT <= 19)
