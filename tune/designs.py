@@ -31,6 +31,7 @@ ABLATION: dict[str, Overrides] = {
     "w/o temporal guidance": {"model.tcd.temporal_guidance": False},
     "w/o collaborative condition": {"model.tcd.collaborative": False},
     "NPD told the step": {"model.npd.noise_conditional": True},
+    "w/o content in the embeddings": {"model.content_half": 0.0},
     "w/o visual": {"model.use_video": False},
     "IDs only": IDS,
     "content only": CONTENT,
@@ -55,7 +56,14 @@ They were chosen before any run; all others are exploratory.
 
 MODULES: dict[str, Overrides] = {FULL: {}, WITHOUT_TCD: NO_TCD, WITHOUT_NPD: NO_NPD, "backbone": NO_BOTH}
 NOISE = "model.feature_noise"
-OF_FRAMES = ("model.tcd.", "model.use_video", "model.use_ids", "model.shuffle_frames", NOISE)
+OF_FRAMES = (
+    "model.tcd.",
+    "model.use_video",
+    "model.use_ids",
+    "model.content_half",
+    "model.shuffle_frames",
+    NOISE,
+)
 """Options, or beginnings of their names, that need frame features."""
 WEIGHTS = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
 STEPS = (2, 5, 10, 20, 32, 50)

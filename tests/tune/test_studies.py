@@ -7,7 +7,7 @@ from trainer import options
 from tune.__main__ import main, parse_overrides
 from tune.designs import DESIGNS, ONE_STEP, PRIMARY, baseline_of, cells_of, default_of
 
-SIZES = {"ablation": (18, 5), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
+SIZES = {"ablation": (19, 5), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
 SEEDS = [0, 1, 2]
 FIXED = {"preset": "study"}
 
@@ -49,7 +49,7 @@ def test_studies_share_their_common_runs():
     assert all(full in of_study for of_study in runs.values())
     assert all(backbone in runs[name] for name in ("ablation", "robustness", "universality"))
     assert len(runs["sensitivity"]) == 77  # both maps have the full model
-    assert len(runs["ablation"]) == 15  # late fusion has no runs of its own
+    assert len(runs["ablation"]) == 16  # late fusion has no runs of its own
     assert runs["robustness"] < runs["ablation"] and len(runs["robustness"]) == 4  # noise needs no training
 
 
