@@ -35,10 +35,8 @@ class Counted:
         return len(self.loader)
 
 
-def main() -> None:
-    """Train or evaluate as the arguments say."""
-    task, events, length, dim = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    rounds = Rounds()
+def configure(events: Path, length: int, dim: int) -> Any:
+    """Make RecBole's configuration of a SASRec on these events, on one thread."""
     os.chdir(events.parent)  # it leaves a log where it runs
     warnings.filterwarnings("ignore")
     import numpy as np
@@ -51,16 +49,11 @@ def main() -> None:
     ray = types.ModuleType("ray")
     ray.tune = types.ModuleType("ray.tune")  # type: ignore[attr-defined]
     sys.modules |= {"ray": ray, "ray.tune": ray.tune}  # type: ignore[attr-defined]
-    import recbole
     from recbole.config import Config
-    from recbole.data import create_dataset, data_preparation
-    from recbole.model.sequential_recommender import SASRec
-    from recbole.trainer import Trainer
-    from recbole.utils import init_seed
 
     torch.set_num_threads(1)
     sys.argv = sys.argv[:1]  # it reads options from there
-    config = Config(
+    return Config(
         model="SASRec",
         dataset=events.stem,
         config_dict={
@@ -88,6 +81,19 @@ def main() -> None:
             "state": "ERROR",
         },
     )
+
+
+def main() -> None:
+    """Train or evaluate as the arguments say."""
+    task, events, length, dim = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    rounds = Rounds()
+    config = configure(events, length, dim)
+    import recbole
+    from recbole.data import create_dataset, data_preparation
+    from recbole.model.sequential_recommender import SASRec
+    from recbole.trainer import Trainer
+    from recbole.utils import init_seed
+
     init_seed(0, True)
     dataset = create_dataset(config)
     training, _, test = data_preparation(config, dataset)

@@ -1,0 +1,1 @@
+"""Peers' models, trained to convergence and evaluated as ours are: `python -m bench.baselines`."""
