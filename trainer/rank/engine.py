@@ -60,15 +60,16 @@ def build(
 
 
 def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Return three groups: matrices; biases, norms and small tables, which do not decay; the ID table."""
+    """Return three groups: matrices; biases, norms and small tables, which do not decay; the ID table.
+
+    A model that ranks by content alone has no table, and so two groups.
+    """
     groups: tuple[list[nn.Parameter], ...] = ([], [], [])
     for name, parameter in model.named_parameters():
         groups[group_of(name, parameter.ndim)].append(parameter)
-    weights, others, table = groups
+    decays = (train.weight_decay, 0.0, train.table_decay)
     return [
-        {"params": weights, "weight_decay": train.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-        {"params": table, "weight_decay": train.table_decay},
+        {"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group
     ]
 
 
@@ -97,8 +98,8 @@ def learning_rates(step: int, total_steps: int, train: TrainConfig) -> tuple[flo
 
 
 def set_learning_rates(engine: DeepSpeedEngine, rates: Sequence[float]) -> None:
-    """Set the rate of each parameter group for the next optimiser step."""
-    for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
+    """Set the rate of each parameter group for the next optimiser step; the last one may not be there."""
+    for group, rate in zip(engine.optimizer.param_groups, rates, strict=False):
         group["lr"] = rate
 
 

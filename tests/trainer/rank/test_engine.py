@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -93,6 +94,25 @@ def test_only_matrices_decay() -> None:
     assert {"item", "bias", "position", "no_video"} <= set(names.values()) - decayed_names
     assert all("weight" in name and "norm" not in name for name in decayed_names)
     assert "video.project.weight" in decayed_names
+
+
+def test_content_alone_trains_and_ranks(workplace: Path, data: Path, cache: Path) -> None:
+    """Without an ID table the optimiser has a group less; DeepSpeed keeps no empty ones."""
+    folders = {stage: workplace / f"content-{stage}" for stage in (0, 1)}
+    commands = [
+        runs.arguments(
+            folder,
+            data,
+            model__use_ids="false",
+            train__table_lr=0.004,
+            train__max_epochs=1,
+            train__zero_stage=stage,
+        )
+        for stage, folder in folders.items()
+    ]
+    assert runs.train_several(1, commands, cache) == [None, None]
+    np.testing.assert_allclose(*(runs.losses(folder) for folder in folders.values()), rtol=1e-4)
+    assert json.loads((folders[0] / "results.json").read_text())["test"]["hr@20"] > 0
 
 
 def test_offload_without_a_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
