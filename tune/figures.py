@@ -169,15 +169,23 @@ def lines(rows: list[Row], path: Path) -> None:
 
 
 def dots(rows: list[Row], path: Path) -> None:
-    """Draw a panel per data set and metric, a line per variant: for more of them than bars can tell apart."""
+    """Draw metrics and the difference from the baseline: a line per variant, of which there are many.
+
+    A panel per data set and metric. Differences are of the same users and seeds, so they vary much less.
+    """
     data = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(_label(row) for row in rows))[::-1]  # the first one at the top
-    figure, axes = _start(len(TITLES), len(data), 4.2, max(2.0, 0.8 + 0.25 * len(labels)))
+    panels = {
+        **{name: f"test {title}" for name, title in TITLES.items()},
+        "difference": "difference in NDCG@10",
+    }
+    figure, axes = _start(len(panels), len(data), 3.6, max(2.0, 0.8 + 0.25 * len(labels)))
     for line, name in zip(axes, data, strict=True):
-        for axis, (metric, title) in zip(line, TITLES.items(), strict=True):
-            own = [row for row in rows if row["data"] == name and row[metric] != ""]
-            _dots(axis, own, metric, labels, named=axis is line[0])
-            axis.set_title(f"test {title}, {name}", fontsize=8)
+        for axis, (column, title) in zip(line, panels.items(), strict=True):
+            own = [row for row in rows if row["data"] == name and row[column] != ""]
+            _dots(axis, own, column, labels, named=axis is line[0])
+            axis.set_title(f"{title}, {name}", fontsize=8)
+        line[-1].axvline(0.0, color="#888888", linewidth=0.8)
     _finish(figure, path, f"Means ({_sample(rows)}); whiskers: {INTERVAL}.")
 
 
@@ -192,6 +200,7 @@ def _dots(axis: Any, rows: list[Row], name: str, labels: list[str], *, named: bo
     axis.set_yticks(range(len(labels)), labels if named else [], fontsize=7)
     axis.set_ylim(-0.5, len(labels) - 0.5)
     axis.tick_params(axis="x", labelsize=7)
+    axis.locator_params(axis="x", nbins=5)
 
 
 def forest(rows: list[Row], path: Path, table: str) -> None:
