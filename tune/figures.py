@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 INTERVAL = "95 % intervals over seeds and users"
 TITLES = {"test hr@10": "HR@10", "test ndcg@10": "NDCG@10"}
 PARTS = {"popularity": "target's training events", "history": "history"}
-# Greys in even steps with hatches, and markers with dashes: neither needs colour.
-FILLS = ("#222222", "#ffffff", "#888888", "#cccccc", "#555555", "#eeeeee", "#aaaaaa", "#333333")
-HATCHES = ("", "///", "", "...", "\\\\\\", "xxx", "---", "++")
+# Markers, dashes and greys in steps: none needs colour.
 MARKERS, DASHES = ("o", "s", "^", "D"), ("-", "--", "-.", ":")
+GREYS = ("#222222", "#555555", "#888888", "#aaaaaa")
 
 
 def _start(columns: int, rows: int, width: float, height: float) -> tuple[Figure, Any]:
@@ -66,41 +65,6 @@ def _whiskers(row: Row, name: str) -> tuple[float, float]:
     value = _value(row, name)
     below, above = value - _value(row, f"{name} low"), _value(row, f"{name} high") - value
     return max(below, 0.0), max(above, 0.0)
-
-
-def bars(rows: list[Row], path: Path) -> None:
-    """Draw a panel per metric: a group of bars per data set, a bar per variant.
-
-    Whiskers are 95 % intervals.
-    """
-    data = list(dict.fromkeys(row["data"] for row in rows))
-    labels = list(dict.fromkeys(_label(row) for row in rows))
-    figure, axes = _start(len(TITLES), 1, max(4.5, 0.55 * len(labels) * len(data)), 3.8)
-    width = 0.8 / len(labels)
-    for axis, (name, title) in zip(axes[0], TITLES.items(), strict=True):
-        lowest = []
-        for at, label in enumerate(labels):
-            own = {row["data"]: row for row in rows if _label(row) == label}
-            positions = [i + (at - (len(labels) - 1) / 2) * width for i in range(len(data))]
-            heights = [_value(own[d], name) if d in own else math.nan for d in data]
-            whiskers = [_whiskers(own[d], name) if d in own else (0.0, 0.0) for d in data]
-            axis.bar(
-                positions, heights, width, yerr=list(zip(*whiskers, strict=True)), capsize=2,
-                color=FILLS[at % len(FILLS)], hatch=HATCHES[at % len(HATCHES)], edgecolor="black",
-                label=label, error_kw={"elinewidth": 1.0, "ecolor": "#c00000"},
-            )  # fmt: skip
-            lowest += [h - w[0] for h, w in zip(heights, whiskers, strict=True) if not math.isnan(h)]
-        if lowest:
-            # Differences are small beside the level: the axis says where it begins.
-            axis.set_ylim(bottom=max(0.0, 0.9 * min(lowest)))
-        axis.set_xticks(range(len(data)), data)
-        axis.set_ylabel(f"test {title}")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
-    _finish(
-        figure,
-        path,
-        f"Bars: means ({_sample(rows)}); whiskers: {INTERVAL}. Axes do not begin at 0.",
-    )
 
 
 def heat_maps(rows: list[Row], path: Path) -> None:
@@ -158,7 +122,7 @@ def lines(rows: list[Row], path: Path) -> None:
                     [float(row["column"]) for row in own],
                     [_value(row, metric) for row in own],
                     yerr=list(zip(*(_whiskers(row, metric) for row in own), strict=True)),
-                    marker=MARKERS[at % 4], linestyle=DASHES[at % 4], color=FILLS[(0, 4, 2, 6)[at % 4]],
+                    marker=MARKERS[at % 4], linestyle=DASHES[at % 4], color=GREYS[at % 4],
                     markerfacecolor="white" if at % 2 else None, capsize=2, label=label,
                 )  # fmt: skip
             axis.set_xlabel("noise $\\sigma$, in standard deviations of each feature")
@@ -247,7 +211,7 @@ def curves(rows: list[Row], path: Path) -> None:
 
 
 def _label(row: Row) -> str:
-    """Return the name of a bar's variant."""
+    """Return the name of a variant in a figure."""
     return f"{row['row']}, {row['column']}" if row["column"] else row["row"]
 
 
@@ -255,5 +219,5 @@ FIGURES: dict[str, Callable[[list[Row], Path], None]] = {
     "ablation": dots,
     "sensitivity": heat_maps,
     "robustness": lines,
-    "universality": bars,
+    "universality": dots,
 }
