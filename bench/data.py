@@ -1,4 +1,4 @@
-"""The data set of a measurement, and the same events as a table for peers."""
+"""The data set of a measurement, and its parts as files for other programs and for `shards import`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards import Block, Index, read_sequence_shard
+from shards import Block, Index, read_feature_shard, read_sequence_shard
 from trainer.default_data import make_default_data
 
 
@@ -31,3 +31,14 @@ def write_events(index: Index, folder: Path) -> Path:
     head = "user_id:token\titem_id:token\ttimestamp:float\tpart:float"
     np.savetxt(path, columns, "%d", "\t", header=head, comments="")
     return path
+
+
+def write_features(index: Index, path: Path) -> None:
+    """The features of all videos as an `.npz` that `shards import --features` reads."""
+    videos = [video for entry in index.feature_shards for video in read_feature_shard(index, entry)]
+    np.savez(
+        path,
+        item_id=np.asarray(index.item_ids())[[row - 1 for row, _, _ in videos]],
+        features=np.stack([frames for _, frames, _ in videos]),
+        length=np.array([count for *_, count in videos]),
+    )

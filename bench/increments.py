@@ -35,9 +35,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.data import data_set
+from bench.data import data_set, write_features
 from bench.report import RESULTS, Report
-from shards import Block, Index, read_feature_shard, read_sequence_shard
+from shards import Block, Index, read_sequence_shard
 from trainer import files
 
 Row = dict[str, Any]
@@ -84,13 +84,7 @@ def write_days(index: Index, folder: Path, days: int) -> None:
     user = np.repeat(np.arange(len(block.length)), block.length)
     folder.mkdir(parents=True, exist_ok=True)
     if index.features:
-        videos = [video for entry in index.feature_shards for video in read_feature_shard(index, entry)]
-        known = items.take([row - 1 for row, _, _ in videos]).to_numpy(zero_copy_only=False)
-        stacked, length = (
-            np.stack([frames for _, frames, _ in videos]),
-            np.array([count for *_, count in videos]),
-        )
-        np.savez(folder / FEATURES, item_id=known, features=stacked, length=length)
+        write_features(index, folder / FEATURES)
     with files.replacing(folder / "logs") as logs:
         logs.mkdir()
         for day, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):

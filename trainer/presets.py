@@ -41,12 +41,14 @@ def microlens() -> RunConfig:
 
 
 def kuairand() -> RunConfig:
-    """Return values for KuaiRand: long histories of liked videos, no features."""
+    """Return values for KuaiRand: some hundred users with long histories of liked videos, no features."""
     config = RunConfig(preset="kuairand")
     config.data.max_length = 50
-    config.train.batch_size, config.train.lr, config.train.warmup_steps = 64, 1e-3, 100
-    config.train.max_epochs, config.train.patience = 60, 8
-    config.model.backbone.dropout = 0.5  # some hundred users, which the model would memorise
+    config.train.batch_size, config.train.warmup_steps = 64, 100
+    config.train.lr, config.train.table_lr, config.train.decay = 3e-3, 2e-3, "linear"
+    config.train.max_epochs, config.train.patience, config.train.ema = 60, 0, 0.995
+    config.model.item_bias, config.model.backbone.dropout = True, 0.3
+    config.eval.every_steps = 190  # ten epochs
     return config
 
 
