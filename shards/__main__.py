@@ -119,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="NEW", help="the data set to make; must not exist"
     )
     _add_feature_arguments(command, required=False)
+    _add_new_videos_argument(command)
     _add_memory_arguments(command)
     command.set_defaults(run=run_append)
 
@@ -192,6 +193,7 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-length", type=_count, metavar="N", help="each user's newest N events only")
     add("--preset", choices=PRESETS, help="microlens = --min-length 5 --max-length 13 --split leave-one-out")
     _add_feature_arguments(parser, required=False)
+    _add_new_videos_argument(parser)
     _add_memory_arguments(parser)
 
 
@@ -229,6 +231,15 @@ def _add_feature_arguments(parser: argparse.ArgumentParser, required: bool) -> N
     )
 
 
+def _add_new_videos_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--new-videos",
+        type=Path,
+        metavar="FILE",
+        help="ids, one a line, of videos that join though nobody has watched them; they need features",
+    )
+
+
 def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number >= 0")
@@ -242,7 +253,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     limits = {
         name: value if value is not None else preset.get(name, LIMITS[name]) for name, value in chosen.items()
     }
-    names = ("out", "name", "features", "feature_ids", "feature_frames", "memory", "spill")
+    names = ("out", "name", "features", "feature_ids", "feature_frames", "new_videos", "memory", "spill")
     rest = {name: getattr(arguments, name) for name in names}
     index = import_log(IMPORTERS[arguments.format].source(arguments), Options(**rest, **limits))
     _print_summary(index)
@@ -251,7 +262,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def run_append(arguments: argparse.Namespace) -> int:
     """`append`: write a data set once more, with new events."""
-    names = ("out", "features", "feature_ids", "feature_frames", "memory", "spill")
+    names = ("out", "features", "feature_ids", "feature_frames", "new_videos", "memory", "spill")
     options = append.Options(**{name: getattr(arguments, name) for name in names})
     appended = append.append(arguments.data, table.source(arguments), options)
     _print_summary(appended.index)

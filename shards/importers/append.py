@@ -36,6 +36,7 @@ from shards.format.writer import (
     refuse_existing,
 )
 from shards.importers.features import FeatureSource, open_features
+from shards.importers.new_videos import check_new_videos, with_new_videos
 from shards.importers.source import Source
 from shards.importers.splits import Split, time_unit
 from shards.importers.store import Store, is_integer, plain, sorted_log
@@ -51,6 +52,7 @@ class Options:
     features: Path | None = None
     feature_ids: str | None = None
     feature_frames: int = 0
+    new_videos: Path | None = None
     memory: str = "2GB"
     spill: Path | None = None
 
@@ -92,6 +94,7 @@ def append(data: str, source: Source, options: Options) -> Appended:
         raise DataError(
             f"--features: {data} has none; give all its videos features by attach, before or after"
         )
+    check_new_videos(options.new_videos, options.features)
     for role, known in (("user", old.user_id_type), ("item", old.item_id_type)):
         source.id_types.pop(role, None)
         if known == "string":
@@ -132,7 +135,7 @@ class _Append:
             "FROM log JOIN users_at ON log.u = users_at.number JOIN items_at ON log.i = items_at.number "
             "ORDER BY users_at.row, log.rowid"
         )
-        item_ids = _joined(items, new_items)
+        item_ids = with_new_videos(_joined(items, new_items), self.options.new_videos)
         features = self.open_features(item_ids)
         with DataSetWriter(
             self.options.out,
@@ -150,7 +153,7 @@ class _Append:
             index,
             new_users=len(new_users),
             changed_users=self.changed_users,
-            new_videos=len(new_items),
+            new_videos=len(item_ids) - len(items),
             late_events=self.late_events,
             written=len(index.sequence_shards) + len(index.feature_shards) - self.kept,
             kept=self.kept,

@@ -7,7 +7,7 @@
     limit   k-core (users and items with k events or more, repeated until stable), then users with fewer than
             `min_length` events are dropped, then all but each user's newest `max_length` events
     split   boundaries; under `time` and `given`, users with fewer than 3 events keep only their training part
-    write   users and items in the order of their original ids
+    write   users and items in the order of their original ids, then videos that nobody has watched yet
 
 Memory: DuckDB reads, joins and sorts within `memory` (2 GB by default) and spills the rest to disk, about 60
 bytes per event. NumPy then goes over the sorted events in batches; it holds about 60 bytes per distinct user
@@ -32,6 +32,7 @@ from shards.format.splits import MIN_EVALUATED
 from shards.format.writer import DataSetWriter, refuse_existing
 from shards.importers.features import open_features
 from shards.importers.fields import PARTS
+from shards.importers.new_videos import check_new_videos, with_new_videos
 from shards.importers.source import Source
 from shards.importers.splits import Split, parse_split, time_split
 from shards.importers.store import Store, plain, sorted_log
@@ -50,6 +51,7 @@ class Options:
     features: Path | None = None
     feature_ids: str | None = None
     feature_frames: int = 0
+    new_videos: Path | None = None
     memory: str = "2GB"
     spill: Path | None = None
 
@@ -62,6 +64,7 @@ def import_log(source: Source, options: Options) -> Index:
     """
     refuse_existing(options.out)
     parse_split(options.split)
+    check_new_videos(options.new_videos, options.features)
     with sorted_log(source, memory=options.memory, out=options.out, spill=options.spill) as store:
         return _Import(store, options).run()
 
@@ -198,7 +201,7 @@ class _Import:
     def write(self, users: np.ndarray, items: np.ndarray, used: np.ndarray, split: Split) -> Index:
         """The data set of what remains; `used` are the items that occur in it."""
         options = self.options
-        item_ids = plain(self.store.ids("item").filter(used))
+        item_ids = with_new_videos(plain(self.store.ids("item").filter(used)), options.new_videos)
         user_ids = self.store.ids("user")  # stay in Arrow: text takes less memory there
         row = np.cumsum(used)  # item row, from 1
         features = None
