@@ -115,11 +115,8 @@ def hold_out(index: Index, folder: Path) -> None:
 
 def new_targets(index: Index) -> tuple[Queries, np.ndarray]:
     """The users whose test target has no training event, and all such videos, int64 rows."""
-    block = read(index)
-    place = np.arange(len(block.item)) - np.repeat(block.starts[:-1], block.length)
-    trained = np.unique(block.item[place < np.repeat(block.boundary[:, 0], block.length)])
-    new = np.setdiff1d(np.arange(1, index.videos + 1), trained)
-    asked = queries(block, "test")
+    new = 1 + np.flatnonzero(index.train_counts()[1:] == 0)
+    asked = queries(read(index), "test")
     chosen = np.flatnonzero(np.isin(asked.target, new))
     histories = [asked.history[asked.start[u] : asked.start[u + 1]] for u in chosen]
     start = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
