@@ -1,16 +1,15 @@
-"""A data set that grows day by day: training from scratch each day beside adding the day to yesterday's run.
+"""A data set that grows day by day: adding each day to yesterday's run, beside one training on all of it.
 
     python -m bench.increments                                 # the synthetic world
-    python -m bench.increments --data data/microlens --preset microlens --epochs 2 -- --train.max_epochs 10
+    python -m bench.increments --data data/titles --preset microlens --epochs 2
 
-The events come in days: a first log with half of them, then ten of equal size. Each day is done two ways:
+The events come in days: a first log with half of them, then ten of equal size. There are two ways:
 
-    scratch    `import` of all logs so far, and training from fresh weights
-    increment  `append` of the day's log to yesterday's data set, and `--init_from` yesterday's run
+    scratch    `import` of all logs so far, and training from fresh weights: of the first log and of all
+    increment  each day, `append` of its log to yesterday's data set, and `--init_from` yesterday's run
 
-Both data sets of a day are equal but for the order of rows, so their test splits are, too: each user's last
-event so far. The last day's is that of the whole data set, and its run from scratch is the full training. No
-test event is trained on before the day after. Cost is process time of all that a day takes.
+Both data sets of the last day are equal but for the order of rows, so their test splits are, too: each user's
+last event. No test event is trained on before the day after. Cost is process time of all that a day takes.
 
 An event's time is that of the data set where it has times. Otherwise a user's event k of n is at
 `(k + r) / n`, with a number r in 0..1 drawn for each user: every sequence is cut in proportion.
@@ -66,7 +65,8 @@ def main() -> None:
     if not (folder / "logs").exists():
         write_days(index, folder, settings.days)
     days = Days(folder, [f"--preset={settings.preset}", "--num_gpus", "1", *options], settings.epochs)
-    rows = [row for day in range(settings.days + 1) for row in days.measure(day)]
+    order = [("scratch", 0), *(("increment", day) for day in range(1, settings.days + 1))]
+    rows = [days.measure(way, day) for way, day in [*order, ("scratch", settings.days)]]
     report = Report(RESULTS / f"increments-{index.name}.csv")
     for row in rows:
         report.add(**row)
@@ -108,13 +108,8 @@ class Days:
         features = folder / FEATURES
         self.features = ["--features", str(features)] if features.exists() else []
 
-    def measure(self, day: int) -> list[Row]:
-        """Return the rows of a day, which is done first where it is not. The first day has one way only."""
-        ways = ["scratch"] if day == 0 else ["scratch", "increment"]
-        return [self.measure_one(way, day) for way in ways]
-
-    def measure_one(self, way: str, day: int) -> Row:
-        """Return the row of one way of a day."""
+    def measure(self, way: str, day: int) -> Row:
+        """Return the row of a day, which is done first where it is not."""
         done = self.folder / f"{way}-{day:02}.json"
         if not done.exists():
             files.write_json(done, self.do(way, day))
@@ -164,22 +159,14 @@ class Days:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the days and the sums in Markdown: accuracy on the day's test split, and core-seconds."""
-    by_day = {(row["day"], row["way"]): row for row in rows}
-    lines = ["| day | events | NDCG@10, scratch | increment | core-seconds, scratch | increment |"]
-    lines.append("|---" * 6 + "|")
-    total = dict.fromkeys(("scratch", "increment"), 0.0)
-    for day in range(1, rows[-1]["day"] + 1):
-        scratch, increment = (by_day[day, way] for way in total)
-        scores, costs = [], []
-        for row in (scratch, increment):
-            cost = row["data core-seconds"] + row["training core-seconds"]
-            total[row["way"]] += cost
-            scores.append(f"{row['test ndcg@10']:.4f}")
-            costs.append(f"{cost:.0f}")
-        lines.append(f"| {' | '.join([str(day), str(scratch['events']), *scores, *costs])} |")
-    lines.append(f"| all | | | | {total['scratch']:.0f} | {total['increment']:.0f} |")
-    return "\n".join(lines)
+    """Return the days in Markdown: accuracy on the day's test split, cost, and the cost of all increments."""
+    lines = ["| day | way | events | HR@10 | NDCG@10 | core-seconds |", "|---" * 6 + "|"]
+    costs = [row["data core-seconds"] + row["training core-seconds"] for row in rows]
+    for row, cost in zip(rows, costs, strict=True):
+        scores = [f"{row[f'test {name}']:.4f}" for name in ("hr@10", "ndcg@10")]
+        cells = [str(row["day"]), row["way"], str(row["events"]), *scores, f"{cost:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, f"All increments together: {sum(costs[1:-1]):.0f} core-seconds."])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from trainer.config import RunConfig
 NO_DIFFUSION = ("--model.tcd.enabled", "false", "--model.npd.enabled", "false")
 BACKBONE = (*NO_DIFFUSION, "--model.use_video", "false")
 FULL_SOFTMAX = ("--model.objective.softmax", "full")
+SAMPLED_SOFTMAX = ("--model.objective.softmax", "sampled")
 
 
 def arguments(name: str, doc: str, rounds: int, seconds: float) -> argparse.ArgumentParser:

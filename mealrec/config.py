@@ -14,6 +14,8 @@ from mealrec.errors import ConfigError
 ScheduleName = Literal["linear", "cosine", "sqrt"]
 SamplerName = Literal["ddim", "ddpm"]
 
+FULL_SOFTMAX_VIDEOS = 200_000  # beyond this many, the softmax of `auto` is sampled
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -192,6 +194,12 @@ class MealRecConfig:
     def has_content(self) -> bool:
         """Whether content is part of the videos' embeddings."""
         return self.has_video and (self.content_half > 0 or not self.use_ids)
+
+    @property
+    def samples_negatives(self) -> bool:
+        """Whether the softmax of the next-video loss is a sampled one."""
+        choice = self.objective.softmax
+        return choice == "sampled" or (choice == "auto" and self.videos > FULL_SOFTMAX_VIDEOS)
 
     @property
     def has_tcd_loss(self) -> bool:

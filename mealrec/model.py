@@ -26,7 +26,7 @@ from mealrec.content import dropped, shares
 from mealrec.errors import ConfigError
 from mealrec.noise import Dropout, Noise
 from mealrec.npd import NPD
-from mealrec.objective import FULL_SOFTMAX_VIDEOS, NegativeSampler, full_softmax, sampled_softmax
+from mealrec.objective import NegativeSampler, full_softmax, sampled_softmax
 from mealrec.tcd import TCD, Histories
 from mealrec.video import VideoEncoder, frame_mask, mean_over_frames
 from mealrec.views import in_drawn_order, with_feature_noise
@@ -82,7 +82,7 @@ class MealRec(nn.Module):
         # Popularity need not be learned: without it all preferences would first turn to the same direction,
         # which alone can express it. A video that was never seen has the bias of one that was seen once.
         self.bias = nn.Parameter(counts.clamp_min(1).log().float()) if config.item_bias else None
-        if self._sampled:
+        if self.config.samples_negatives:
             self.negatives = NegativeSampler(counts, config.objective)
         if config.has_content:
             if content is None or content.shape != (config.videos + 1, config.width):
@@ -117,11 +117,6 @@ class MealRec(nn.Module):
         if config.npd.enabled:
             self.npd = NPD(config.dim, config.npd)
 
-    @property
-    def _sampled(self) -> bool:
-        choice = self.config.objective.softmax
-        return choice == "sampled" or (choice == "auto" and self.config.videos > FULL_SOFTMAX_VIDEOS)
-
     def forward(
         self, batch: Batch, task: str = "loss", **options: Any
     ) -> Losses | tuple[torch.Tensor, torch.Tensor]:
@@ -150,8 +145,9 @@ class MealRec(nn.Module):
         noise = Noise.of_batch(batch, self.config.frames, self.config.kernel)
         index_W = target_index(batch)
         target_W = batch["target"].flatten()[index_W]
-        negative_K = self.negatives.draw(noise.seed, noise.step) if self._sampled else target_W[:0]
-        table = None if self._sampled else self.table(noise)
+        samples = self.config.samples_negatives
+        negative_K = self.negatives.draw(noise.seed, noise.step) if samples else target_W[:0]
+        table = None if samples else self.table(noise)
         row_BLD, target_WD, negative_KD = self.rows(noise, batch["item"], target_W, negative_K, table=table)
         encoded = self.encode(batch, row_BLD, noise)
         index_N = encoded.index_N
@@ -161,7 +157,7 @@ class MealRec(nn.Module):
             u_ND, loss_npd = self.npd(u_ND, q_ND, noise.at_positions(index_N), mask_R=real_N)
         u_WD, target_WD = _operand(u_ND[torch.searchsorted(index_N, index_W)]), _operand(target_WD)
         bias_I, kernel = self._training_biases(), self.config.kernel
-        if self._sampled:
+        if samples:
             negative_KD = _operand(negative_KD)
             loss_rec = sampled_softmax(
                 u_WD, target_WD, target_W, negative_KD, negative_K, self.negatives, bias_I, kernel

@@ -17,8 +17,6 @@ from mealrec.config import ObjectiveConfig
 from mealrec.ops import Counters, RandomStream, softmax_terms_, words
 from mealrec.product import product
 
-# Beyond this many videos `auto` samples.
-FULL_SOFTMAX_VIDEOS = 200_000
 # Logits held at once, in elements: what stays in a CPU core's cache, and what fills a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 

@@ -121,8 +121,7 @@ def targets(micro_batches: list[Any]) -> int:
 
 def objective(model: Any, batching: Any) -> str:
     """What is trained, as a phrase."""
-    choice = model.objective
-    softmax = "full softmax" if choice.softmax == "full" else f"{choice.negatives} negatives"
+    softmax = f"{model.objective.negatives} negatives" if model.samples_negatives else "full softmax"
     modules = [name for name, there in (("TCD", model.has_tcd), ("NPD", model.npd.enabled)) if there]
     return ", ".join([softmax, *modules, f"batches of {batching.batch_size} windows of {model.max_length}"])
 
