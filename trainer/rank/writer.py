@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,7 @@ class Writer:
 
     def save_weights(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
         """Take tensors, which the caller leaves alone from now on, to be written as safetensors."""
-        self._files.append((path, functools.partial(save_file, tensors)))
+        self._files.append((path, functools.partial(_save_weights, tensors)))
 
     def start(self, then: Callable[[dict[str, str]], None]) -> None:
         """Write what was collected, and then call `then` with the sha256 of each file by its name."""
@@ -77,9 +79,18 @@ def _write(path: Path, write: Callable[[Path], None]) -> tuple[str, str]:
         write(path)
         files.sync(path)
         return path.name, file_sha256(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be written: {reason}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # whose text alone has the system's own
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
 def _torch_save(state: Any, path: Path) -> None:
