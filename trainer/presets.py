@@ -56,9 +56,11 @@ def ml100k() -> RunConfig:
     """Return values for MovieLens 100K: 943 users, 1,682 items, long histories; RecBole's L of 10."""
     config = RunConfig(preset="ml100k")
     config.data.max_length, config.data.window_stride = 10, 3
-    config.train.batch_size, config.train.lr, config.train.warmup_steps = 512, 1e-3, 100
-    config.train.max_epochs, config.train.patience = 40, 8
-    config.model.backbone.dropout = 0.5
+    config.train.batch_size, config.train.warmup_steps = 512, 100
+    config.train.lr, config.train.table_lr, config.train.decay = 1e-3, 4e-3, "linear"
+    config.train.max_epochs, config.train.patience, config.train.ema = 24, 0, 0.995
+    config.model.item_bias, config.model.backbone.dropout = True, 0.3
+    config.eval.every_steps = 240  # four epochs
     return config
 
 
