@@ -18,7 +18,6 @@ import psutil
 
 FOLDER = "stacks"
 SIGNAL = signal.SIGUSR2
-WRITTEN_WITHIN = 1.0  # seconds
 
 _own: TextIO | None = None  # where this process keeps its stacks
 
@@ -47,8 +46,8 @@ def drop(file: TextIO) -> None:
         path.parent.rmdir()  # where it is empty
 
 
-def ask(processes: Iterable[psutil.Process]) -> None:
-    """Have the ranks among `processes` write their stacks, those that were stopped too, and wait for it.
+def ask(processes: Iterable[psutil.Process], seconds: float = 1.0) -> None:
+    """Have the ranks among `processes` write their stacks, those that were stopped too, and wait `seconds`.
 
     This process, if it is a rank, writes its own without a signal: it would read a stack that is changing.
     """
@@ -64,7 +63,7 @@ def ask(processes: Iterable[psutil.Process]) -> None:
                 process.send_signal(signal.SIGCONT)  # a stopped process answers only now
                 asked = True
     if asked:
-        time.sleep(WRITTEN_WITHIN)
+        time.sleep(seconds)
 
 
 def written(run_dir: Path) -> Path | None:

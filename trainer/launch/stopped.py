@@ -44,7 +44,7 @@ class StoppedWatch:
         patience = self._timeout * (1 - 1 / LOOKS_PER_TIMEOUT)
         long = [process for process, since in self._since.items() if now - since >= patience]
         if long:
-            stacks.ask(members)
+            stacks.ask(members, seconds=3.0)  # on a machine where processes stop, others may be slow
             pids = ", ".join(str(process.pid) for process in long)
             raise Hung(f"processes of the run were stopped for {self._timeout:g} s: {pids}")
 
