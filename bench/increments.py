@@ -1,7 +1,7 @@
 """A data set that grows day by day: adding each day to yesterday's run, beside one training on all of it.
 
     python -m bench.increments                                 # the synthetic world
-    python -m bench.increments --data data/titles --preset microlens --epochs 2
+    python -m bench.increments --data data/titles --preset microlens
 
 The events come in days: a first log with half of them, then ten of equal size. There are two ways:
 

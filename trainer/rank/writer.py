@@ -79,8 +79,9 @@ def _write(path: Path, write: Callable[[Path], None]) -> tuple[str, str]:
         write(path)
         files.sync(path)
         return path.name, file_sha256(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}") from error
 
 
 def _save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
