@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench import race
+from bench.command import run_command
 from bench.report import Report
 from shards.stream import buckets
 from trainer import prepare
@@ -50,4 +51,4 @@ def sizes_of(batch: Any) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

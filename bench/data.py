@@ -11,8 +11,15 @@ from trainer.default_data import make_default_data
 
 
 def data_set(path: Path | None) -> Path:
-    """The data set at `path`; with none, the synthetic world that a run makes for itself."""
-    return path if path is not None else make_default_data()
+    """The data set at `path`; with none, the synthetic world that a run makes for itself.
+
+    Raises:
+        DataError: there is none at `path`, or its index is broken.
+    """
+    if path is None:
+        return make_default_data()
+    Index.load(path)
+    return path
 
 
 def write_events(index: Index, folder: Path) -> Path:

@@ -15,7 +15,8 @@ An event's time is that of the data set where it has times. Otherwise a user's e
 `(k + r) / n`, with a number r in 0..1 drawn for each user: every sequence is cut in proportion.
 
 Finished days are kept under --out, so the command continues where it was stopped, with the day begun again.
-It writes bench/results/increments-NAME.csv, one row per day and way, when all days are there.
+It writes bench/results/increments-NAME.csv, one row per day and way, when all days are there. Intervals of
+95 % are over users: there is one seed.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.command import run_command
 from bench.data import data_set, write_features
 from bench.report import RESULTS, Report
 from shards import Block, Index, read_sequence_shard
-from trainer import files
+from trainer import files, run_directory
+from trainer.evaluation import ranks
+from tune.statistics import Bootstrap, Estimate
 
 Row = dict[str, Any]
 
+SHOWN = ("hr@10", "ndcg@10")
 TICKS = 1 << 30  # of a made-up time in 0..1
 FEATURES = "features.npz"
 COLUMNS = ("--columns", "user=user,item=item,time=time")
@@ -70,7 +75,7 @@ def main() -> None:
     report = Report(RESULTS / f"increments-{index.name}.csv")
     for row in rows:
         report.add(**row)
-    report.close(table(rows))
+    report.close(f"{table(rows)}\n{days.difference(settings.days)}")
 
 
 def write_days(index: Index, folder: Path, days: int) -> None:
@@ -140,12 +145,27 @@ class Days:
         making = self.core_seconds(run, "shards", *made, *COLUMNS, *self.features, *out)
         arguments = ["--data", str(data), "--run", str(run), *self.options, *more]
         training = self.core_seconds(run, "trainer", *arguments)
-        results = json.loads((run / "results.json").read_text())
+        results = json.loads((run / run_directory.RESULTS).read_text())
         row: Row = {"day": day, "way": way, "events": Index.load(data).interactions}
         row |= {"data core-seconds": round(making, 1), "training core-seconds": round(training, 1)}
         row |= {"epochs": results["epochs"]}
-        row |= {f"test {name}": results["test"][name] for name in ("hr@10", "ndcg@10")}
+        gains = ranks.read(run_directory.ranks(run, "test")).gains()
+        for name in SHOWN:
+            mean = Bootstrap({way: gains[name]}).mean([way])
+            row |= {f"test {name}": mean.value, f"test {name} low": mean.low, f"test {name} high": mean.high}
         return row
+
+    def difference(self, day: int) -> str:
+        """Return in words how far the day's increment is from training on all events at once."""
+        increment, scratch = (
+            ranks.read(run_directory.ranks(self.folder / "runs" / f"{way}-{day:02}", "test"))
+            for way in ("increment", "scratch")
+        )
+        found = paired_difference(increment, scratch)
+        return (
+            f"NDCG@10 of day {day}, increment - scratch: "
+            f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+        )
 
     def core_seconds(self, run: Path, *command: str) -> float:
         """Process time of a command and its children; what it prints goes to a file beside the run."""
@@ -158,16 +178,31 @@ class Days:
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
+def paired_difference(one: ranks.Ranks, other: ranks.Ranks) -> Estimate:
+    """Estimate the NDCG@10 of `one` less that of `other`: the same users, in any order."""
+    by_user = [kept.gains()["ndcg@10"][np.argsort(np.asarray(kept.user))] for kept in (one, other)]
+    return Bootstrap(dict(enumerate(by_user))).difference([(0, 1)])
+
+
 def table(rows: list[Row]) -> str:
     """Return the days in Markdown: accuracy on the day's test split, cost, and the cost of all increments."""
     lines = ["| day | way | events | HR@10 | NDCG@10 | core-seconds |", "|---" * 6 + "|"]
     costs = [row["data core-seconds"] + row["training core-seconds"] for row in rows]
     for row, cost in zip(rows, costs, strict=True):
-        scores = [f"{row[f'test {name}']:.4f}" for name in ("hr@10", "ndcg@10")]
-        cells = [str(row["day"]), row["way"], str(row["events"]), *scores, f"{cost:.0f}"]
+        hr, ndcg, low, high = (
+            f"{row[f'test {name}']:.4f}" for name in (*SHOWN, f"{SHOWN[1]} low", f"{SHOWN[1]} high")
+        )
+        cells = [
+            str(row["day"]),
+            row["way"],
+            str(row["events"]),
+            hr,
+            f"{ndcg} ({low} to {high})",
+            f"{cost:.0f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, f"All increments together: {sum(costs[1:-1]):.0f} core-seconds."])
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

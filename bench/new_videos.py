@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.command import run_command
 from bench.data import data_set, write_features
 from bench.report import RESULTS, Report, processor
 from bench.sequence_knn import Queries, queries, read
@@ -181,4 +182,4 @@ def show(report: Report, name: str, ranked: str, of_seeds: list[Gains]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -18,6 +18,7 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import race
+from bench.command import run_command
 from bench.contestants import ours
 from bench.report import Report
 from trainer import ds_config, prepare
@@ -97,4 +98,4 @@ def count(case: str, options: list[str]) -> tuple[str, int, int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

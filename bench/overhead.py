@@ -8,6 +8,7 @@ The same model, batches, losses, AdamW and clipping; one thread, in turn. The go
 from __future__ import annotations
 
 from bench import race
+from bench.command import run_command
 from bench.contestants import Entry, started, take_turns
 from bench.report import Report, goal
 
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

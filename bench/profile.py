@@ -19,6 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import race
+from bench.command import run_command
 from bench.contestants import ours
 from bench.report import Report
 from trainer import cpu, prepare
@@ -151,4 +152,4 @@ def evaluation(config: Any, batching: Any) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from bench.command import run_command
 from bench.report import RESULTS, Report, processor
 from mealrec import metrics
 from shards import Block, Index, read_sequence_shard
@@ -221,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

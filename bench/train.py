@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from bench import race
+from bench.command import run_command
 from bench.contestants import Entry, present, started, take_turns, versions
 from bench.data import write_events
 from bench.report import Report, goal
@@ -59,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

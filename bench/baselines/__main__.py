@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.baselines.fitting import SPLITS
+from bench.command import run_command
 from bench.contestants import PEERS, ROOT
 from bench.data import data_set, write_events
 from bench.report import RESULTS, Report, processor
@@ -148,4 +149,4 @@ def gains(place: np.ndarray, metric: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

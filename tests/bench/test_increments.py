@@ -1,15 +1,18 @@
-"""How a data set is cut into days."""
+"""How a data set is cut into days, and how the ranks of two data sets are compared."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from bench import increments
 from shards import Block, Index, read_sequence_shard, synthesise
 from shards.__main__ import main
+from trainer.evaluation.ranks import Facts, Ranks
 
 
 def test_days_are_equal_and_together_the_data_set(tmp_path: Path) -> None:
@@ -42,3 +45,23 @@ def test_made_up_times_cut_everybody_in_proportion() -> None:
         assert (np.diff(own) > 0).all() and own[0] >= 1
         half = (own <= increments.TICKS / 2).sum()
         assert abs(half - length[number] / 2) <= 1
+
+
+def test_ranks_of_two_data_sets_are_compared_user_by_user() -> None:
+    rng = np.random.default_rng(0)
+    facts = Facts(fingerprint="", split="test", step=1, mask_history=True, sampler_steps=0)
+
+    def kept(user: np.ndarray, above: np.ndarray) -> Ranks:
+        zero = np.zeros(len(user), np.int32)
+        return Ranks(
+            pa.chunked_array([user]), above.astype(np.int32), zero, zero, zero.astype(np.int64), facts
+        )
+
+    user, above = np.arange(400), rng.integers(0, 12, 400)
+    better, order = np.maximum(above - 1, 0), rng.permutation(400)
+    found = increments.paired_difference(kept(user, better), kept(user[order], above[order]))
+    gain = [np.where(place < 10, 1 / np.log2(place + 2), 0) for place in (better, above)]
+    each = gain[0] - gain[1]
+    half = 1.96 * each.std() / 20
+    assert found.value == pytest.approx(each.mean())
+    assert (found.low, found.high) == pytest.approx((each.mean() - half, each.mean() + half), rel=0.1)
