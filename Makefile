@@ -5,8 +5,9 @@ SHELL := /bin/bash
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Two processes, each with whole files: what the tests of a file share is made once.
 test:  ## run the tests (makes the environment if need be); a part: make test ARGS=tests/shards; the slow: ARGS="-m slow"
-	@python=$$(./environment.sh dev) && "$$python" -m pytest $(ARGS)
+	@python=$$(./environment.sh dev) && "$$python" -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint:  ## check style, docstrings and types
 	@python=$$(./environment.sh dev) && "$$python" -m ruff check . && "$$python" -m ruff format --check . && "$$python" -m mypy
