@@ -12,7 +12,7 @@ from trainer.inputs import open_index
 from tune import cluster, tracking
 from tune.ledger import Ledger, Outcome, Row, ranked
 from tune.space import Point, Space
-from tune.trial import TRIAL_CPU, TrialSettings, trial
+from tune.trial import TrialSettings, resources, trial
 
 if TYPE_CHECKING:
     from ray.tune import Callback
@@ -60,10 +60,11 @@ def run_points(space: Space, points: list[Point], ledger: Ledger, data: Path, ad
         if space.search == "asha":
             # The trainer decides how long a run may be; ASHA's default would end it at its 100th evaluation.
             asha = ASHAScheduler(metric=space.metric, mode=space.mode, max_t=MAX_EVALUATIONS)
-        settings = [asdict(trial_settings(space, point, ledger, data)) for point in points]
+        settings = [trial_settings(space, point, ledger, data) for point in points]
+        asked = resources(settings[0].workers, on_gpu=settings[0].on_gpu)
         tuner = tune.Tuner(
-            tune.with_resources(trial, {"cpu": TRIAL_CPU}),
-            param_space={"point": tune.grid_search(settings)},
+            tune.with_resources(trial, asked),
+            param_space={"point": tune.grid_search([asdict(one) for one in settings])},
             tune_config=tune.TuneConfig(
                 scheduler=asha, max_concurrent_trials=cluster.concurrent_trials(space)
             ),
