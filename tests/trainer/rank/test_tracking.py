@@ -290,30 +290,41 @@ def test_without_a_login(tmp_path: Path, data: Path) -> None:
 
 
 def read_wandb(run: Path) -> list[dict[str, Any]]:
-    """What Weights & Biases has written offline: its files are records in LevelDB's log format."""
+    """What Weights & Biases has written offline, a dict for each of its files.
+
+    Its own process closes a file some time after `finish` has returned.
+    """
+    found = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    until = time.monotonic() + 60
+    while True:
+        written = [read_file(file) for file in found]
+        if all(told["exit"] is not None for told in written) or time.monotonic() > until:
+            return written
+        time.sleep(0.05)
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """A file's records, which are in LevelDB's log format."""
     from wandb.proto import wandb_internal_pb2
 
-    written = []
-    for file in sorted(run.glob("wandb/offline-run-*/*.wandb")):
-        told: dict[str, Any] = {"curves": {}, "config": {}, "summary": {}, "exit": None}
-        for data in blocks(file.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(data)
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                told |= {"id": record.run.run_id, "name": record.run.display_name}
-                told |= {"group": record.run.run_group, "project": record.run.project}
-                told["config"] |= values(record.run.config.update)
-            elif kind == "history":
-                row = values(record.history.item)
-                for name in TRUTH.keys() & row.keys():
-                    step = row[f"{name.split('/')[0]}/step"]
-                    told["curves"].setdefault(name, []).append((step, row[name]))
-            elif kind == "summary":
-                told["summary"] |= values(record.summary.update)
-            elif kind == "exit":
-                told["exit"] = record.exit.exit_code
-        written.append(told)
-    return written
+    told: dict[str, Any] = {"curves": {}, "config": {}, "summary": {}, "exit": None}
+    for data in blocks(file.read_bytes()):
+        record = wandb_internal_pb2.Record.FromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            told |= {"id": record.run.run_id, "name": record.run.display_name}
+            told |= {"group": record.run.run_group, "project": record.run.project}
+            told["config"] |= values(record.run.config.update)
+        elif kind == "history":
+            row = values(record.history.item)
+            for name in TRUTH.keys() & row.keys():
+                step = row[f"{name.split('/')[0]}/step"]
+                told["curves"].setdefault(name, []).append((step, row[name]))
+        elif kind == "summary":
+            told["summary"] |= values(record.summary.update)
+        elif kind == "exit":
+            told["exit"] = record.exit.exit_code
+    return told
 
 
 def values(items: Any) -> dict[str, Any]:
@@ -329,6 +340,8 @@ def blocks(content: bytes, header: int = 7, size: int = 32768) -> Iterator[bytes
             at += left
             continue
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + length > len(content):  # it is still being written
+            return
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (full, last):
