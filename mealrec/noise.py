@@ -1,4 +1,4 @@
-"""The counters of a batch's random numbers, for its positions and frames, and the dropout drawn with them."""
+"""Counters of a batch's random numbers, for its positions and frames, and dropout drawn with them [ours]."""
 
 from __future__ import annotations
 

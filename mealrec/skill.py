@@ -1,4 +1,4 @@
-"""How much better a denoiser is than two that know nothing: one that changes nothing, and a linear map.
+"""Skill [ours]: how much better a denoiser is than one that changes nothing, and than a linear map.
 
 Legend: R rows (frames of videos, or positions), D model width.
 """

@@ -1,4 +1,4 @@
-"""What a study does to the frames of a batch: another order, or noise.
+"""What a study does to the frames of a batch: another order, or noise [ours].
 
 Legend: U distinct videos, M frames, V raw feature width; B rows, L positions.
 """
