@@ -90,7 +90,7 @@ def goal(what: str, value: float | None, *, least: float | None = None, most: fl
 def command() -> str:
     """The command line of this process, as a reader would type it."""
     name = re.sub(r"\W+", ".", str(Path(sys.argv[0]).with_suffix("").relative_to(Path(__file__).parents[1])))
-    return " ".join(["python -m", name, *sys.argv[1:]])
+    return " ".join(["python -m", name.removesuffix(".__main__"), *sys.argv[1:]])
 
 
 def processor() -> str:

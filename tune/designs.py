@@ -242,13 +242,18 @@ def _without_frames(cells: list[Cell]) -> list[Cell]:
 
 
 def baseline_of(study: str, cell: Cell, cells: list[Cell]) -> Cell | None:
-    """Return the cell that `cell` is compared with, seed by seed; None for a baseline itself."""
+    """Return the cell that `cell` is compared with, seed by seed; None for a baseline itself.
+
+    Also None where the small grid of `sensitivity` does not have the default.
+    """
     if study == "ablation":
-        baseline = cells[0]
+        return None if cell == cells[0] else cells[0]
+    if study == "sensitivity":
+        weight, steps = default_of(cell.panel)
+        place = (cell.panel, str(weight), str(steps))
     elif study == "robustness":
-        baseline = next(c for c in cells if (c.row, c.column) == ("full", cell.column))
-    elif study == "universality":
-        baseline = next(c for c in cells if (c.row, c.column) == (cell.row, "alone"))
+        place = (cell.panel, "full", cell.column)
     else:
-        return None
+        place = (cell.panel, cell.row, "alone")
+    baseline = next((other for other in cells if (other.panel, other.row, other.column) == place), None)
     return None if baseline == cell else baseline

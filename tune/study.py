@@ -14,7 +14,7 @@ from trainer.errors import UserError
 from trainer.files import replacing
 from trainer.inputs import open_index
 from tune import figures, tracking
-from tune.designs import DESIGNS, MORE_SEEDS, Cell, cells_of, default_of, varied
+from tune.designs import DESIGNS, MORE_SEEDS, Cell, baseline_of, cells_of, varied
 from tune.evidence import STILL_IMPROVING, Evidence, read_ranks, read_references, read_training
 from tune.ledger import Ledger, Row
 from tune.space import Overrides, Space
@@ -90,7 +90,7 @@ def run_study(study: Study, data: list[Path]) -> bool:
     for line in warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     written = write(study, study.name, rows, figures.FIGURES[study.name])
-    if any(row["difference"] != "" for row in rows):
+    if study.name != "sensitivity" and any(row["difference"] != "" for row in rows):
         for table in PARTS:
             of_parts = [row for name in names for row in part_rows(study.name, name, found[name], table)]
             written += write(study, f"{study.name}-{table}", of_parts, partial(figures.forest, table=table))
@@ -113,9 +113,8 @@ def study_data_set(study: Study, data: Path, cells: list[Cell]) -> Evidence:
                 (cell for cell in of_panel if 0 in evidence.valid.get(cell, {})),
                 key=lambda cell: evidence.valid[cell][0][f"valid {METRIC}"],
             )
-            weight, steps = default_of(panel)
-            default = [cell for cell in of_panel if (cell.row, cell.column) == (str(weight), str(steps))]
-            for cell in (*order[:1], *order[-1:], *default):
+            default = next(cell for cell in of_panel if baseline_of(study.name, cell, cells) is None)
+            for cell in (*order[:1], *order[-1:], default):
                 wanted[cell] = list(dict.fromkeys([*seeds, *MORE_SEEDS]))
         evidence = collect(study, data, wanted)
     return evidence

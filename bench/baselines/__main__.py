@@ -69,7 +69,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="data set directory (default: the synthetic world)")
     parser.add_argument("--preset", default="default", help="length and width are its (default: default)")
-    parser.add_argument("--patience", type=int, default=5, help="epochs without a better one (default: 5)")
+    parser.add_argument("--patience", type=int, default=20, help="epochs without a better one (default: 20)")
     parser.add_argument("--max-epochs", type=int, default=200, help="at most (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--jobs", type=int, default=1, help="peers at once (default: 1)")

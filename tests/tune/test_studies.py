@@ -103,6 +103,13 @@ def test_baselines():
     assert (other.row, other.column) == ("full", robustness[-1].column)
     universality = DESIGNS["universality"](False)
     assert baseline_of("universality", universality[0], universality) == universality[1]
+    sensitivity = DESIGNS["sensitivity"](False)
+    weight, steps = default_of("npd")
+    other = baseline_of("sensitivity", sensitivity[-1], sensitivity)
+    assert (other.panel, other.row, other.column) == ("npd", str(weight), str(steps))
+    assert baseline_of("sensitivity", other, sensitivity) is None
+    small = DESIGNS["sensitivity"](True)
+    assert all(baseline_of("sensitivity", cell, small) is None for cell in small)
 
 
 def test_primary_comparisons_are_two():
