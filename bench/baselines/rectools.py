@@ -23,7 +23,7 @@ def make_trainer() -> Any:
     from pytorch_lightning import Trainer
 
     return Trainer(
-        max_epochs=1,
+        max_epochs=-1,  # `fit_partial` sets it; a model of more epochs than stand here cannot be loaded
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
