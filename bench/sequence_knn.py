@@ -1,6 +1,6 @@
 """A baseline without training: sequence k-nearest-neighbours, as of Ludewig and Jannach (SKNN, VSKNN).
 
-    python -m bench.sequence_knn DATA [--out FILE.csv]
+    python -m bench.sequence_knn --data DIR
 
 What similar users watched is recommended. A user's history is a vector over the videos, with a weight by how
 long ago a video was; the neighbours are the K other users whose training sequences are nearest to it:
@@ -27,6 +27,7 @@ import torch
 from scipy import sparse
 
 from bench.command import run_command
+from bench.data import data_set
 from bench.report import RESULTS, Report, processor
 from mealrec import metrics
 from shards import Block, Index, read_sequence_shard
@@ -186,13 +187,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", metavar="DATA", type=Path, help="data set, made by `python -m shards`")
-    parser.add_argument("--out", type=Path, default=RESULTS / "sequence-knn.csv", help="default: %(default)s")
+    parser.add_argument("--data", type=Path, help="data set directory (default: the synthetic world)")
+    parser.add_argument(
+        "--out", type=Path, help="the CSV (default: bench/results/sequence-knn-DATA.csv, the data set's name)"
+    )
     settings = parser.parse_args()
-    index = Index.load(settings.data)
+    index = Index.load(data_set(settings.data))
     block = read(index)
     training = training_matrix(block, index.videos)
-    report = Report(settings.out, device=f"{processor()}; the figures do not depend on it")
+    out = settings.out or RESULTS / f"sequence-knn-{index.name}.csv"
+    report = Report(out, device=f"{processor()}; the figures do not depend on it")
 
     def show(split: str, choice: Choice, counts: tuple[np.ndarray, np.ndarray]) -> float:
         of_user = gains(counts)

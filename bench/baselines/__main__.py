@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--jobs", type=int, default=1, help="peers at once (default: 1)")
     parser.add_argument("--runs", type=Path, default=Path("runs/baselines"), help="default: runs/baselines")
-    parser.add_argument("--out", type=Path, help="the CSV (default: bench/results/baselines-DATA.csv)")
+    parser.add_argument(
+        "--out", type=Path, help="the CSV (default: bench/results/baselines-DATA.csv, the data set's name)"
+    )
     settings = parser.parse_args()
     index = Index.load(data_set(settings.data))
     there = [baseline for baseline in BASELINES if baseline.interpreter.exists()]
@@ -92,7 +94,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(settings.jobs) as pool:
         folders = dict(zip(there, pool.map(run, there), strict=True))
-    show(folders, settings.out or RESULTS / f"baselines-{index.path.name}.csv", index)
+    show(folders, settings.out or RESULTS / f"baselines-{index.name}.csv", index)
 
 
 def fit(baseline: Baseline, out: Path, events: Path, settings: argparse.Namespace) -> None:

@@ -74,7 +74,7 @@ def test_ranks_are_those_of_the_definition(world, split, choice, monkeypatch):
 def test_the_command_chooses_on_validation_and_tests_once(make_data, tmp_path, monkeypatch, capsys):
     out = tmp_path / "knn.csv"
     path = sequence_knn.__file__
-    monkeypatch.setattr("sys.argv", [path, str(make_data()), "--out", str(out)])
+    monkeypatch.setattr("sys.argv", [path, "--data", str(make_data()), "--out", str(out)])
     sequence_knn.main()
     rows = report.read(out)
     valid, test = rows[:-1], rows[-1]
