@@ -90,6 +90,7 @@ def run_study(study: Study, data: list[Path]) -> bool:
     for line in warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     written = write(study, study.name, rows, figures.FIGURES[study.name])
+    # Not of the heat maps, whose many cells would fill some hundred panels.
     if study.name != "sensitivity" and any(row["difference"] != "" for row in rows):
         for table in PARTS:
             of_parts = [row for name in names for row in part_rows(study.name, name, found[name], table)]

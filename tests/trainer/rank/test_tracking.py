@@ -292,7 +292,7 @@ def test_without_a_login(tmp_path: Path, data: Path) -> None:
 def read_wandb(run: Path) -> list[dict[str, Any]]:
     """What Weights & Biases has written offline, a dict for each of its files.
 
-    Its own process closes a file some time after `finish` has returned.
+    The process of its own that writes them closes a file some time after `finish` has returned.
     """
     found = sorted(run.glob("wandb/offline-run-*/*.wandb"))
     until = time.monotonic() + 60
