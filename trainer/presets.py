@@ -13,9 +13,9 @@ def default() -> RunConfig:
     config = RunConfig(preset="default")
     config.data.max_length = 20
     config.train.batch_size, config.train.warmup_steps = 128, 100
-    config.train.lr, config.train.table_lr, config.train.decay = 3e-3, 6e-3, "linear"
+    config.train.lr, config.train.table_lr, config.train.decay = 2e-3, 6e-3, "linear"
     config.train.max_epochs, config.train.patience, config.train.ema = 16, 0, 0.995
-    config.model.item_bias, config.model.content_half, config.model.backbone.dropout = True, 20.0, 0.3
+    config.model.item_bias, config.model.content_half, config.model.backbone.dropout = True, 20.0, 0.1
     return config
 
 
@@ -24,6 +24,7 @@ def study() -> RunConfig:
     config = default()
     config.preset = "study"
     config.model.dim = 32
+    config.train.max_epochs = 32  # the model without frames needs them, the default one does not
     config.eval.every_steps = 200  # four epochs of the world
     config.train.tensorboard = False
     return config
