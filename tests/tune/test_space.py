@@ -80,14 +80,23 @@ def test_mistakes_are_named(tmp_path, change, match):
     assert str(caught.value).startswith(f"{file}: ") and match in str(caught.value)
 
 
-def test_the_example_tries_the_same_for_every_variant():
-    points = load_space(Path(__file__).parents[2] / "examples" / "recipe.yaml").points()
+@pytest.mark.parametrize(
+    ("name", "switches", "expected"),
+    [
+        ("recipe.yaml", ["model.npd.enabled"], 12),
+        ("recipe-world.yaml", ["model.npd.enabled", "model.use_video"], 8),
+    ],
+)
+def test_the_examples_try_the_same_for_every_variant(name, switches, expected):
     variants = {}
-    for point in points:
+    for point in load_space(Path(__file__).parents[2] / "examples" / name).points():
         options.parse(point.arguments())
         tried = dict(point.overrides)
-        variants.setdefault(tried.pop("model.npd.enabled"), []).append(tried)
-    assert variants[True] == variants[False] and len(variants[True]) == 8
+        variant = tuple(tried.pop(switch) for switch in switches)
+        variants.setdefault(variant, []).append(tried)
+    assert len(variants) == 2 ** len(switches)
+    first = variants.pop((True,) * len(switches))
+    assert len(first) == expected and all(tried == first for tried in variants.values())
 
 
 @pytest.mark.parametrize(
