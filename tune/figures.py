@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune.ledger import Row
+from tune.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,15 +1,15 @@
-"""What a sweep leaves on disk: its points, how each ended, results.csv and the ranked table.
+"""What a sweep leaves on disk: its points, how each ended, and results.csv.
 
 OUT/
   sweep.json          points, data, fingerprint: what `--resume` compares the next start with
   runs/ID/            the run directory of a point, as the trainer makes it
   ended/ID.json       how a point ended without results: stopped by the scheduler, or failed with its cause
   results.csv         one row per point
+  ranked.csv          the points by validation, with intervals, once all have ended: `tune.ranking`
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +17,13 @@ from typing import Any
 
 from trainer import run_directory
 from trainer.errors import UserError
-from trainer.files import read_json, replacing, write_json
+from trainer.files import read_json, write_json
+from tune.rows import Row, write_rows
 from tune.space import METRICS, Point
 
-SWEEP, RUNS, ENDED, RESULTS = "sweep.json", "runs", "ended", "results.csv"
+SWEEP, RUNS, ENDED, RESULTS, RANKED = "sweep.json", "runs", "ended", "results.csv", "ranked.csv"
 # Columns of results.csv beside the options and the metrics.
 COLUMNS = {"id", "seed", "status", "epochs", "steps", "seconds", "run", "cause"}
-
-Row = dict[str, Any]  # of a CSV file, by column; "" is an empty cell
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,7 @@ class Ledger:
     def write(self) -> list[Row]:
         """Write results.csv from what is there so far, and return its rows."""
         rows = self.rows()
-        with (
-            replacing(self.out / RESULTS) as partial,
-            open(partial, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(self.out / RESULTS, rows)
         return rows
 
     def _results(self, point: Point, status: str) -> dict[str, Any]:
@@ -156,40 +149,3 @@ class Ledger:
         last = records[-1]
         best = max(valid, key=lambda record: record["ndcg@10"])
         return {"valid": best, "epochs": last["epoch"], "steps": last["step"]}
-
-
-def ranked(rows: list[Row], metric: str, mode: str, top: int = 20) -> str:
-    """Return the points as a table, best validation metric first, means over seeds.
-
-    The test metric is shown beside it, and does not count.
-    """
-    names = [name for name in rows[0] if name not in COLUMNS and not name.startswith(("valid ", "test "))]
-    varied = [name for name in names if len({str(row[name]) for row in rows}) > 1]
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row[f"valid {metric}"] != "":
-            groups.setdefault(tuple(row[name] for name in varied), []).append(row)
-
-    def scores(column: str, group: list[Row]) -> list[float]:
-        return [row[column] for row in group if row[column] != ""]
-
-    def average(values: list[float]) -> float:
-        return sum(values) / len(values)
-
-    order = sorted(
-        groups.items(), key=lambda item: average(scores(f"valid {metric}", item[1])), reverse=mode == "max"
-    )
-    heads = [*(name.removeprefix("model.") for name in varied), f"valid {metric}", f"test {metric}", "seeds"]
-    table = [heads]
-    for values, group in order[:top]:
-        valid, test = scores(f"valid {metric}", group), scores(f"test {metric}", group)
-        means = [f"{average(valid):.4f}", f"{average(test):.4f}" if test else "-"]
-        table.append([*map(str, values), *means, str(len(group))])
-    widths = [max(len(line[i]) for line in table) for i in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
-    counts = {
-        status: sum(row["status"] == status for row in rows) for status in ("finished", "stopped", "failed")
-    }
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    causes = [f"failed: {row['id']}: {row['cause']}" for row in rows if row["status"] == "failed"]
-    return "\n".join([*lines, summary, *causes])

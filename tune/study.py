@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 
 from trainer.default_data import DEFAULT_DATA, make_default_data
 from trainer.errors import UserError
-from trainer.files import replacing
 from trainer.inputs import open_index
 from tune import figures, tracking
 from tune.designs import DESIGNS, MORE_SEEDS, Cell, baseline_of, cells_of, varied
 from tune.evidence import STILL_IMPROVING, Evidence, read_ranks, read_references, read_training
-from tune.ledger import Ledger, Row
+from tune.ledger import Ledger
+from tune.rows import Row, write_rows
 from tune.space import Overrides, Space
 from tune.sweep import run_points
 from tune.tables import METRIC, METRICS, PARTS, as_markdown, part_rows, references, summary_rows
@@ -201,10 +200,7 @@ def warnings(found: dict[str, Evidence]) -> Iterator[str]:
 def write(study: Study, name: str, rows: list[Row], draw: Callable[[list[Row], Path], None]) -> list[Path]:
     """Write a table as CSV and its figure as PNG and SVG; return the files."""
     table, *pictures = (study.out / f"{name}.{suffix}" for suffix in ("csv", "png", "svg"))
-    with replacing(table) as partial_file, open(partial_file, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(table, rows)
     for picture in pictures:
         draw(rows, picture)
     return [table, *pictures]

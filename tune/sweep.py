@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from trainer import run_directory
 from trainer.inputs import open_index
 from tune import cluster, tracking
-from tune.ledger import Ledger, Outcome, Row, ranked
+from tune.ledger import RANKED, Ledger, Outcome
+from tune.ranking import as_text, ranked, summary
+from tune.rows import Row, write_rows
 from tune.space import Point, Space
 from tune.trial import TrialSettings, resources, trial
 
@@ -23,7 +25,7 @@ MAX_EVALUATIONS = 10**6  # of a run
 def sweep(
     space: Space, data: Path, out: Path, *, address: str | None = None, resume: bool = False
 ) -> list[Row]:
-    """Run the pending points, print the ranked table and return the rows of results.csv.
+    """Run the pending points, rank all that have ended, and return the rows of results.csv.
 
     Args:
         space: what to try.
@@ -42,7 +44,10 @@ def sweep(
     if points:
         run_points(space, points, ledger, data.absolute(), address)
     rows = ledger.write()
-    print(ranked(rows, space.metric, space.mode))
+    if ranking := ranked(rows, space.metric, space.mode, ledger.out):
+        write_rows(ledger.out / RANKED, ranking)
+        print(as_text(ranking, space.metric))
+    print(summary(rows))
     return rows
 
 

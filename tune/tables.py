@@ -10,7 +10,7 @@ import numpy as np
 
 from tune.designs import PRIMARY, Cell, baseline_of
 from tune.evidence import Evidence
-from tune.ledger import Row
+from tune.rows import Row, estimate_cells
 from tune.statistics import Bootstrap, Estimate, holm
 
 METRIC = "ndcg@10"
@@ -38,13 +38,13 @@ def summary_rows(study: str, data: str, evidence: Evidence) -> list[Row]:
         for metric in METRICS:
             bootstrap = draws[metric]
             estimate = bootstrap.mean([(cell, seed) for seed in seeds]) if bootstrap and seeds else None
-            row |= _cells(f"test {metric}", estimate)
+            row |= estimate_cells(f"test {metric}", estimate)
             row[f"test {metric} spread"] = _number(estimate.deviation if estimate else math.nan)
         for metric in METRICS:
             valid = [scores[f"valid {metric}"] for scores in evidence.valid.get(cell, {}).values()]
             row[f"valid {metric}"] = float(np.mean(valid)) if valid else ""
         difference = _difference(study, cell, evidence, draws[METRIC])
-        row |= {**_cells("difference", difference), "p": ""}
+        row |= {**estimate_cells("difference", difference), "p": ""}
         if study == "ablation" and cell.row in PRIMARY:
             compared[len(rows)] = difference.p if difference else math.nan
         endings = Counter(training.ending for training in evidence.trainings.get(cell, {}).values())
@@ -76,8 +76,8 @@ def part_rows(study: str, data: str, evidence: Evidence, table: str) -> list[Row
                     **_start(data, cell, evidence),
                     table: name,
                     "users": int(chosen.sum()),
-                    **_cells(f"test {METRIC}", estimate),
-                    **_cells("difference", _difference(study, cell, evidence, draws)),
+                    **estimate_cells(f"test {METRIC}", estimate),
+                    **estimate_cells("difference", _difference(study, cell, evidence, draws)),
                 }
             )
     return rows
@@ -146,12 +146,6 @@ def _start(data: str, cell: Cell, evidence: Evidence) -> Row:
         "missing": len(evidence.wanted[cell]) - len(seeds),
         "users": len(evidence.ranks[cell][seeds[0]].above) if seeds else "",
     }
-
-
-def _cells(name: str, estimate: Estimate | None) -> Row:
-    """The columns of an estimate."""
-    values = (estimate.value, estimate.low, estimate.high) if estimate else ("", "", "")
-    return dict(zip((name, f"{name} low", f"{name} high"), values, strict=True))
 
 
 def _number(value: float) -> float | str:

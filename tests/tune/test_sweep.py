@@ -80,7 +80,10 @@ def test_a_killed_sweep_resumes_with_each_point_once(folder, swept):
     assert len(results) == len(list(folder.glob("out/runs/*"))) == 3
     rows = (folder / "out" / "results.csv").read_text().splitlines()
     assert len(rows) == 4 and all(",finished," in row for row in rows[1:])
-    assert "3 finished" in swept and "tcd.loss_weight  valid ndcg@10" in swept
+    assert "3 finished" in swept and "tcd.loss_weight  seeds  valid ndcg@10  difference" in swept
+    best, *others = csv.DictReader((folder / "out" / "ranked.csv").read_text().splitlines())
+    assert best["difference"] == "" and len(others) == 2
+    assert all(float(row["difference low"]) <= float(row["difference"]) <= 0 for row in others)
 
 
 def test_trials_do_not_disturb_each_other(folder, swept, make_data):
