@@ -40,7 +40,8 @@ def section(comparison: Comparison) -> Section:
 
 def _state(run: RunFacts) -> str:
     if run.results is None:
-        return f"not finished: step {run.records[-1]['step']}"
+        # The last line may be an evaluation of earlier weights, the best ones.
+        return f"not finished: step {max(record['step'] for record in run.records)}"
     ended = f", stopped after {run.results.stopped}" if run.results.stopped else ""
     return f"finished: {run.results.epochs} epochs, {run.results.steps} steps{ended}"
 
