@@ -84,7 +84,7 @@ def test_mistakes_are_named(tmp_path, change, match):
     ("name", "switches", "expected"),
     [
         ("recipe.yaml", ["model.npd.enabled"], 12),
-        ("recipe-world.yaml", ["model.npd.enabled", "model.use_video"], 8),
+        ("recipe-world.yaml", ["model.npd.enabled", "model.use_video"], 4),
     ],
 )
 def test_the_examples_try_the_same_for_every_variant(name, switches, expected):
