@@ -24,7 +24,7 @@ def study() -> RunConfig:
     config = default()
     config.preset = "study"
     config.model.dim = 32
-    config.train.max_epochs = 32  # the model without frames needs them, the default one does not
+    config.train.max_epochs = 32  # IDs only need them, the full model does not
     config.eval.every_steps = 200  # four epochs of the world
     config.train.tensorboard = False
     return config
