@@ -22,18 +22,19 @@ NO_NPD: Overrides = {"model.npd.enabled": False}
 NO_BOTH: Overrides = {**NO_TCD, **NO_NPD}
 IDS: Overrides = {"model.use_video": False, **NO_NPD}
 CONTENT: Overrides = {"model.use_ids": False}
-FULL, WITHOUT_TCD, WITHOUT_NPD = "full", "w/o TCD", "w/o NPD"
+FULL, WITHOUT_TCD, WITHOUT_NPD, WITHOUT_BOTH = "full", "w/o TCD", "w/o NPD", "w/o both"
+IDS_ONLY, TWO_SEEDS = "IDs only", "late fusion: two seeds of IDs"
 ABLATION: dict[str, Overrides] = {
     FULL: {},
     WITHOUT_TCD: NO_TCD,
     WITHOUT_NPD: NO_NPD,
-    "w/o both": NO_BOTH,
+    WITHOUT_BOTH: NO_BOTH,
     "w/o temporal guidance": {"model.tcd.temporal_guidance": False},
     "w/o collaborative condition": {"model.tcd.collaborative": False},
     "NPD told the step": {"model.npd.noise_conditional": True},
     "w/o content in the embeddings": {"model.content_half": 0.0},
     "w/o visual": {"model.use_video": False},
-    "IDs only": IDS,
+    IDS_ONLY: IDS,
     "content only": CONTENT,
     "TCD: pooling without diffusion": {"model.tcd.control": "pooling"},
     "TCD: network without noise and loss": {"model.tcd.control": "no_diffusion"},
@@ -41,13 +42,14 @@ ABLATION: dict[str, Overrides] = {
     "NPD through its gradient only": {"model.npd.mix": 0.0},
     "shuffled frame order": {"model.shuffle_frames": True},
 }
-QUICK_VARIANTS = 4  # of the ablation
 ONE_STEP = "full, one step of each chain"
 # Runs that are trained apart and rank together: by how much their seeds differ, and their variant.
 LATE_FUSION: dict[str, list[tuple[int, Overrides]]] = {
     "late fusion: IDs + content": [(0, IDS), (0, CONTENT)],
-    "late fusion: two seeds of IDs": [(0, IDS), (1, IDS)],
+    TWO_SEEDS: [(0, IDS), (1, IDS)],
 }
+QUICK = (FULL, WITHOUT_TCD, WITHOUT_NPD, WITHOUT_BOTH, IDS_ONLY, ONE_STEP, TWO_SEEDS)
+"""The ablation's cells with `--quick`: the modules, and what the full model has to beat."""
 PRIMARY = (WITHOUT_TCD, WITHOUT_NPD)
 """The ablation's comparisons with the full model, in test NDCG@10, that alone have a p-value.
 
@@ -153,16 +155,15 @@ def varied(cells: Sequence[Cell]) -> set[str]:
 
 def ablation(quick: bool) -> list[Cell]:
     """Figure 3: what each part is worth, beside controls that have its networks without its diffusion."""
-    names = list(ABLATION)[:QUICK_VARIANTS] if quick else list(ABLATION)
-    fused = [] if quick else LATE_FUSION.items()
-    return [
-        *(make_cell("ablation", name, "", ABLATION[name]) for name in names),
+    cells = [
+        *(make_cell("ablation", name, "", overrides) for name, overrides in ABLATION.items()),
         make_cell("ablation", ONE_STEP, "", {}, sampler_steps=1),
         *(
             Cell("ablation", name, "", tuple(Part(_sorted(overrides), shift) for shift, overrides in parts))
-            for name, parts in fused
+            for name, parts in LATE_FUSION.items()
         ),
     ]
+    return [cell for cell in cells if cell.row in QUICK] if quick else cells
 
 
 def sensitivity(quick: bool) -> list[Cell]:

@@ -104,7 +104,7 @@ def run_study(study: Study, data: list[Path]) -> bool:
 def study_data_set(study: Study, data: Path, cells: list[Cell]) -> Evidence:
     """Collect all cells of a data set; the default, best and worst cell of a heat map get more seeds."""
     seeds = list(range(study.seeds))
-    wanted = {cell: cell.seeds(seeds) for cell in cells}
+    wanted = {cell: of_cell for cell in cells if (of_cell := cell.seeds(seeds))}
     evidence = collect(study, data, wanted)
     if study.name == "sensitivity" and not study.quick:
         for panel in dict.fromkeys(cell.panel for cell in cells):

@@ -5,9 +5,9 @@ import pytest
 from shards import synthesise
 from trainer import options
 from tune.__main__ import main, parse_overrides
-from tune.designs import DESIGNS, ONE_STEP, PRIMARY, baseline_of, cells_of, default_of
+from tune.designs import DESIGNS, ONE_STEP, PRIMARY, QUICK, TWO_SEEDS, baseline_of, cells_of, default_of
 
-SIZES = {"ablation": (19, 5), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
+SIZES = {"ablation": (19, 7), "sensitivity": (78, 8), "robustness": (20, 12), "universality": (6, 4)}
 SEEDS = [0, 1, 2]
 FIXED = {"preset": "study"}
 
@@ -81,7 +81,7 @@ def test_without_frames_there_is_what_they_do_not_matter_to():
     ]
     without, fused = cells[1], cells[-1]
     assert fused.points(FIXED, 0, SEEDS)[0] == without.points(FIXED, 0, SEEDS)[0]
-    assert [cell.row for cell in cells_of("ablation", True, False)] == ["full", "w/o NPD", ONE_STEP]
+    assert [cell.row for cell in cells_of("ablation", True, False)] == ["full", "w/o NPD", ONE_STEP, TWO_SEEDS]
     assert {cell.panel for cell in cells_of("sensitivity", False, False)} == {"npd"}
     assert len(cells_of("universality", False, False)) == SIZES["universality"][0]
     assert cells_of("ablation", False, True) == DESIGNS["ablation"](False)
@@ -114,7 +114,7 @@ def test_baselines():
 
 def test_primary_comparisons_are_two():
     rows = {cell.row for cell in DESIGNS["ablation"](True)}
-    assert PRIMARY == ("w/o TCD", "w/o NPD") and set(PRIMARY) < rows
+    assert PRIMARY == ("w/o TCD", "w/o NPD") and set(PRIMARY) < rows == set(QUICK)
 
 
 def test_options_for_all_runs():

@@ -32,16 +32,16 @@ def table_of(folder, name):
 
 def test_studies_run_what_another_has_not_run(outputs):
     _, (ablation, universality, robustness, again) = outputs
-    assert "4 runs, 4 to do" in ablation
+    assert "5 runs, 5 to do" in ablation
     assert "4 runs, 2 to do" in universality  # the full model and the backbone alone are there
     assert "4 runs, 0 to do" in robustness  # noise is added to the ablation's runs
     assert robustness.count("evaluating ") == 4 * 2
-    assert "4 runs, 0 to do" in again and "evaluating" not in again
+    assert "5 runs, 0 to do" in again and "evaluating" not in again
 
 
 def test_a_study_leaves_its_table_and_its_figure(outputs):
     folder, (ablation, _, robustness, again) = outputs
-    cells = {"ablation": 5, "universality": 4}
+    cells = {"ablation": 6, "universality": 4}
     for name in ("ablation", "universality", "ablation-popularity", "universality-history"):
         assert (folder / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert "NDCG@10" in (folder / "out" / f"{name}.svg").read_text()
@@ -51,7 +51,7 @@ def test_a_study_leaves_its_table_and_its_figure(outputs):
             low, mean, high = (float(row[f"test ndcg@10{end}"]) for end in (" low", "", " high"))
             assert low <= mean <= high and 0 <= mean <= 1
     curves = table_of(folder, "ablation-curves")
-    assert [row["variant"] for row in curves] == ["full", "w/o TCD", "w/o NPD", "w/o both"]
+    assert [row["variant"] for row in curves] == ["full", "w/o TCD", "w/o NPD", "w/o both", "IDs only"]
     assert {row["ending"] for row in curves} == {"still improving"}
     assert "warning: synthetic-60x24, full: 1 of 1 runs were best in the last epoch" in ablation
     clean, noisy = (
@@ -63,7 +63,7 @@ def test_a_study_leaves_its_table_and_its_figure(outputs):
     for name in ("popularity", "oracle"):
         assert f"\nsynthetic-60x24, {name}: test HR@10 " in ablation
     table = [line for line in ablation.splitlines() if line.startswith("| ")]
-    assert table == [line for line in again.splitlines() if line.startswith("| ")] and len(table) == 6
+    assert table == [line for line in again.splitlines() if line.startswith("| ")] and len(table) == 7
 
 
 def test_a_study_that_is_not_complete_writes_what_there_is(outputs, make_data):
@@ -72,5 +72,7 @@ def test_a_study_that_is_not_complete_writes_what_there_is(outputs, make_data):
     output = commands.wait(
         commands.start(["study", "ablation", *options, "--", *SMALL], folder, folder / "cache"), 1
     )
-    assert "8 runs, 4 to do" in output and "**Incomplete**: 5 evaluations are missing." in output
-    assert [(row["seeds"], row["missing"]) for row in table_of(folder, "ablation")] == [("1", "1")] * 5
+    assert "10 runs, 5 to do" in output and "**Incomplete**: 7 evaluations are missing." in output
+    # Of two seeds there is one pair, whose second run is missing.
+    expected = [("1", "1")] * 6 + [("0", "1")]
+    assert [(row["seeds"], row["missing"]) for row in table_of(folder, "ablation")] == expected

@@ -101,7 +101,7 @@ def test_parts_of_the_users():
     evidence = evidence_of("ablation", quick=True)
     full, without = list(evidence.wanted)[:2]
     rows = part_rows("ablation", "world", evidence, "popularity")
-    assert len(rows) == 5 * 4  # no target has 100 events
+    assert len(rows) == 7 * 4  # no target has 100 events
     sizes = {row["popularity"]: row["users"] for row in rows}
     assert sizes == {"0": 2, "1-4": 8, "5-19": 30, "20-99": 160}
     chosen = (COUNT >= 5) & (COUNT <= 19)
@@ -185,9 +185,9 @@ def test_runs_that_might_go_on_are_named():
     found = {"world": evidence_of("ablation", quick=True)}
     lines = list(warnings(found))
     assert lines[0] == "world, full: 2 of 3 runs were best in the last epoch: raise train.max_epochs"
-    assert len(lines) == 4
+    assert len(lines) == 5
     rows = curve_rows(found)
-    assert len(rows) == 4 * 3 * 2 and not any(math.isnan(row["epoch"]) for row in rows)
+    assert len(rows) == 5 * 3 * 2 and not any(math.isnan(row["epoch"]) for row in rows)
     assert rows[1] == {
         "data": "world",
         "variant": "full",
