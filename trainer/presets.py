@@ -37,7 +37,8 @@ def microlens() -> RunConfig:
     config.train.batch_size, config.train.warmup_steps = 256, 100
     config.train.lr, config.train.table_lr, config.train.decay = 2e-3, 4e-3, "linear"
     config.train.max_epochs, config.train.patience, config.train.ema = 16, 0, 0.999
-    config.model.item_bias, config.model.content_half, config.model.backbone.dropout = True, 20.0, 0.3
+    config.model.dim, config.model.backbone.dropout = 128, 0.5
+    config.model.item_bias, config.model.content_half = True, 20.0
     return config
 
 
