@@ -104,7 +104,9 @@ def unskilled(guards: dict[str, float]) -> list[str]:
         )
         if worse:
             error = f"its error is above a linear map's by {worse} noise"
-            lines.append(f"warning: {module.upper()} does not denoise: {error}")
+            lines.append(
+                f"warning: {module.upper()} does not denoise: {error}; more epochs or less dropout may help"
+            )
     return lines
 
 
