@@ -104,9 +104,7 @@ def unskilled(guards: dict[str, float]) -> list[str]:
         )
         if worse:
             error = f"its error is above a linear map's by {worse} noise"
-            lines.append(
-                f"warning: {module.upper()} does not denoise: {error}; more epochs or less dropout may help"
-            )
+            lines.append(f"warning: {module.upper()} does not denoise: {error}")
     return lines
 
 
