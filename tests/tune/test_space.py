@@ -85,6 +85,7 @@ def test_mistakes_are_named(tmp_path, change, match):
     [
         ("recipe.yaml", ["model.npd.enabled"], 12),
         ("recipe-world.yaml", ["model.npd.enabled", "model.use_video"], 4),
+        ("recipe-world-rates.yaml", ["model.npd.enabled", "model.use_video"], 9),
     ],
 )
 def test_the_examples_try_the_same_for_every_variant(name, switches, expected):
